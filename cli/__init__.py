@@ -1,0 +1,1 @@
+"""The `live` commands: the only place that knows the clock, the environment and exit codes."""

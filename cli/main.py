@@ -1,0 +1,101 @@
+"""
+The `live` command. Subcommands are imported when they are called, so that help is quick.
+"""
+
+import importlib
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+from domain.errors import LiveError
+
+COMMANDS: Final = {
+    "run": ("cli.run", "Decide windows as a feed delivers them, and record every decision."),
+    "status": ("cli.status", "Show the state, its cause, the way back and the throttles."),
+    "gate": ("cli.gate", "Check the latest artifacts against thresholds, for CI."),
+    "report": ("cli.report", "Make the LIVE_* artifacts again from the ledger."),
+    "replay": ("cli.replay", "Decide recorded windows again, perhaps under another policy."),
+    "export": ("cli.export", "Publish the ledger's state to Redis."),
+}
+"""By name: the module that holds a click command of that name, and its line in the help."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand when it is called; its help needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of use."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the subcommand, imported."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands' lines without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from cli.version import code_version  # noqa: PLC0415
+
+        click.echo(f"live {code_version()}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 fine or PASS, 1 FAIL, 2 bad usage or input, 3 can't tell, "
+    "4 another runner holds the stream, 5 the ledger is damaged or can't be written.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def live() -> None:
+    """Live Ledger: turns a live-trading bot down or off when it goes wrong, and remembers why."""
+
+
+def main(command: click.Command = live, args: list[str] | None = None) -> Any:
+    """
+    Run a command and leave the process with its exit code.
+
+    Errors are told on stderr in one line; see `domain.errors` for the codes.
+    """
+    try:
+        command.main(args=args, standalone_mode=False, prog_name=None)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("Aborted.", err=True)
+        sys.exit(130)
+    except LiveError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not complain while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""
+Options that several commands share. Every option can come from a `LIVE_*` variable.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from domain.errors import BadInput, CannotTell
+from ledger.application import Ledger, StreamState
+from ledger.location import LedgerLocation, parse_location
+from ledger.streams import stream_key
+
+ARTIFACTS_FOLDER: Final = Path("artifacts/live/latest")
+DEFAULT_LEDGER: Final = "artifacts/live/ledger.sqlite"
+MOCK_LEDGER: Final = "artifacts/live/mock.sqlite"
+DEFAULT_ENV: Final = "dev"
+DEFAULT_EXCHANGE: Final = "bybit"
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def live_option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
+    """Return a click option that a variable named after it can give: `--ttl`, `LIVE_TTL`."""
+    variable = "LIVE_" + names[0].lstrip("-").replace("-", "_").upper()
+    settings.setdefault("envvar", variable)
+    settings.setdefault("show_envvar", True)
+    return click.option(*names, **settings)
+
+
+def reads_ledger(command: _Command) -> _Command:
+    """Give a command the options that choose a ledger and a stream in it."""
+    for option in (
+        live_option("--dry-run", is_flag=True, help="The stream of a dry run."),
+        live_option("--exchange", help="The stream's exchange, if there are several streams."),
+        live_option("--env", help="The stream's environment, if there are several streams."),
+        ledger_option(
+            f"The ledger: a path or sqlite:///PATH. [default: {DEFAULT_LEDGER}, else {MOCK_LEDGER}]"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def ledger_option(text: str) -> Callable[[_Command], _Command]:
+    """Return `--ledger`."""
+    return live_option("--ledger", metavar="PATH|URL", help=text)
+
+
+def artifacts_option() -> Callable[[_Command], _Command]:
+    """Return `--artifacts`."""
+    return live_option(
+        "--artifacts",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=ARTIFACTS_FOLDER,
+        show_default=True,
+        help="The folder of the LIVE_* files.",
+    )
+
+
+def json_option() -> Callable[[_Command], _Command]:
+    """Return `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def ledger_to_read(given: str | None) -> LedgerLocation:
+    """Return the ledger that was named, else the default one, else the mock feed's."""
+    if given is not None:
+        return parse_location(given)
+    default = DEFAULT_LEDGER if Path(DEFAULT_LEDGER).exists() else MOCK_LEDGER
+    return parse_location(default)
+
+
+def choose_stream(ledger: Ledger, env: str | None, exchange: str | None, dry_run: bool) -> str:
+    """
+    Return the id of the stream that the options name, else of the only one there is.
+
+    Raises:
+        CannotTell: if it isn't there.
+        BadInput: if there are several and none was named.
+    """
+    ids = ledger.stream_ids()
+    if not ids:
+        raise CannotTell(f"the ledger {ledger.location} is empty: no window has been decided yet")
+    if env is None and exchange is None and not dry_run:
+        if len(ids) > 1:
+            raise BadInput(
+                f"the ledger {ledger.location} holds {', '.join(ids)}; "
+                "choose one with --env, --exchange and --dry-run"
+            )
+        return ids[0]
+    key = stream_key(env or DEFAULT_ENV, exchange or DEFAULT_EXCHANGE, dry_run=dry_run)
+    if str(key) not in ids:
+        raise CannotTell(f"the ledger {ledger.location} has no {key}; it holds {', '.join(ids)}")
+    return str(key)
+
+
+def read_stream(
+    ledger: Ledger, env: str | None, exchange: str | None, dry_run: bool
+) -> StreamState:
+    """Return the chosen stream, folded; see `choose_stream`."""
+    return ledger.stream(choose_stream(ledger, env, exchange, dry_run))

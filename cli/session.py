@@ -1,0 +1,116 @@
+"""
+The writing side of one run: commands in, one atomic append out.
+
+A run's `RunStarted`, and the policy that it adopts, are appended with its first new window, so
+that a run which brings nothing new leaves the ledger as it is. Source: DESIGN.md section 1.
+"""
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from cli.recorded import RecordedWindows
+from domain.commands import (
+    AdoptPolicy,
+    Command,
+    ObserveClock,
+    ObserveWindow,
+    PassWindows,
+    StartRun,
+    StopRun,
+)
+from domain.controller import decide, fold
+from domain.events import Event
+from domain.windows import NOTHING, WindowReadings, content_hash
+from ledger.application import SNAPSHOT_EVERY_VERSIONS, Ledger, StreamState
+
+
+class Session:
+    """
+    One run on one stream.
+
+    Raises:
+        CommandRefused: if the run or its policy isn't allowed; nothing was written then.
+    """
+
+    def __init__(
+        self, ledger: Ledger, stream: StreamState, start: StartRun, adoption: AdoptPolicy
+    ) -> None:
+        self.stream = stream
+        self.is_started = False
+        self._ledger = ledger
+        self._start = start
+        self._adoption = adoption
+        self._recorded = RecordedWindows(ledger, stream.id)
+        self._snapshot_version = stream.version
+        self._decide([start, replace(adoption, window=stream.state.next_window or 0)])
+
+    def observe(self, readings: WindowReadings, *, decided_at_ms: int) -> list[Event]:
+        """Decide a window and append what follows; return it, [] if the window was known."""
+        state = self.stream.state
+        if state.window is not None and readings.start_ms <= state.window:
+            return self._observe_known(readings, decided_at_ms)
+        # Missing windows are passed under the policy in force before, then the new one is adopted.
+        commands: list[Command] = [
+            PassWindows(until=readings.start_ms),
+            replace(self._adoption, window=readings.start_ms),
+            ObserveWindow(readings=readings),
+        ]
+        return self._append(commands, decided_at_ms)
+
+    def observe_clock(self, window: int, *, decided_at_ms: int) -> list[Event]:
+        """Compare the clock's window with the ledger's last; return a fault if there is one."""
+        if not decide(self.stream.state.policy, self.stream.state, ObserveClock(window=window)):
+            return []
+        return self._append([ObserveClock(window=window)], decided_at_ms)
+
+    def stop(self, reason: str, *, at_ms: int) -> None:
+        """Append the run's end, if the run was begun."""
+        if self.is_started:
+            stop = StopRun(run_id=self._start.run_id, reason=reason, at_ms=at_ms)
+            self._append([stop], at_ms)
+
+    def snapshot_if_due(self) -> None:
+        """Store the fold if many events came since; called between windows, never in one."""
+        if self.stream.version - self._snapshot_version >= SNAPSHOT_EVERY_VERSIONS:
+            self.snapshot()
+
+    def snapshot(self) -> None:
+        """Store the fold, if anything came since the last one."""
+        if self.stream.version > self._snapshot_version:
+            self._ledger.take_state_snapshot(self.stream)
+            self._snapshot_version = self.stream.version
+
+    def _observe_known(self, readings: WindowReadings, decided_at_ms: int) -> list[Event]:
+        state = self.stream.state
+        arrived = {symbol: readings.symbols.get(symbol, NOTHING) for symbol in state.symbol_names}
+        content = content_hash(readings.start_ms, arrived)
+        recorded = self._recorded.content(readings.start_ms)
+        if content == recorded:
+            return []
+        command = ObserveWindow(
+            readings=readings,
+            recorded_content=recorded,
+            known_late=self._recorded.is_known_late(readings.start_ms, content),
+        )
+        if not decide(state.policy, state, command):
+            return []
+        self._recorded.add_late(readings.start_ms, content)
+        return self._append([command], decided_at_ms)
+
+    def _append(self, commands: Sequence[Command], decided_at_ms: int) -> list[Event]:
+        begin = [] if self.is_started else [self._start]
+        events = self._decide([*begin, *commands])
+        self.stream = self._ledger.append(self.stream, events, decided_at_ms=decided_at_ms)
+        self.is_started = True
+        return events
+
+    def _decide(self, commands: Sequence[Command]) -> list[Event]:
+        """Return the events of several commands, each decided under the policy then in force."""
+        state = self.stream.state
+        events: list[Event] = []
+        for command in commands:
+            new = decide(state.policy, state, command)
+            state = fold(state, new)
+            events += new
+        return events

@@ -1,0 +1,108 @@
+"""
+`live status`: the state at a glance, and whether it can still be believed.
+
+Source: DESIGN.md section 3 (`valid_until`) and section 4.
+"""
+
+import time
+from typing import Final
+
+import click
+import msgspec
+
+from cli.options import json_option, ledger_to_read, read_stream, reads_ledger
+from domain.errors import CannotTell
+from domain.windows import format_time
+from ledger.application import Ledger
+from projections.artifacts import artifacts_of
+from projections.report import way_back
+from projections.views import Decision, Summary
+
+LATENESS_MS: Final = 2_000
+INTERVALS_BELIEVED: Final = 2
+_COLOURS: Final = {"ACTIVE": "green", "COOLDOWN": "yellow", "FROZEN": "red"}
+
+
+class StatusView(msgspec.Struct, frozen=True):
+    """`live status --json`: past `valid_until` the state is stale and nothing may be believed."""
+
+    stale: bool
+    valid_until: str
+    age_sec: float
+    summary: Summary
+    decision: Decision
+
+
+@click.command()
+@reads_ledger
+@json_option()
+def status(
+    ledger: str | None, env: str | None, exchange: str | None, dry_run: bool, as_json: bool
+) -> None:
+    """
+    Show the state, its cause, the way back and the throttles.
+
+    STALE means that the last window is too old to be believed: over two intervals and 2 s past
+    its end. Exit codes: 0 fine, 2 bad usage, 3 stale or no data, 5 the ledger is damaged.
+    """
+    with Ledger.open(ledger_to_read(ledger), read_only=True) as opened:
+        stream = read_stream(opened, env, exchange, dry_run)
+        artifacts = artifacts_of(opened, stream)
+    observed = stream.state.observed
+    assert observed is not None
+    now_ms = time.time_ns() // 1_000_000
+    valid_until_ms = observed.end_ms + INTERVALS_BELIEVED * observed.interval_ms + LATENESS_MS
+    view = StatusView(
+        stale=now_ms > valid_until_ms,
+        valid_until=format_time(valid_until_ms),
+        age_sec=(now_ms - observed.end_ms) / 1000,
+        summary=artifacts.summary,
+        decision=artifacts.decision,
+    )
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(view), indent=2))
+    else:
+        _show(view)
+    if view.stale:
+        raise CannotTell(
+            f"STALE: the last window ended {_age(view.age_sec)} ago; "
+            f"nothing may be believed past {view.valid_until}"
+        )
+
+
+def _show(view: StatusView) -> None:
+    summary, decision = view.summary, view.decision
+    dry_run = " (dry run)" if summary.dry_run else ""
+    state = click.style(summary.state, fg=_COLOURS[summary.state], bold=True)
+    stale = click.style("STALE ", fg="red", bold=True) if view.stale else ""
+    click.echo(f"{summary.env}:{summary.exchange}{dry_run}  {stale}{state}  {summary.throttle:g}")
+    click.echo(
+        f"window    {summary.window.start} to {summary.window.end}: "
+        f"{summary.window.verdict}, {_age(view.age_sec)} ago"
+    )
+    if decision.since is not None:
+        who = f"{decision.triggered_by} " if decision.triggered_by else ""
+        click.echo(f"cause     {who}{', '.join(decision.reasons)}, since {decision.since}")
+    click.echo(f"way back  {way_back(decision.state, decision.hysteresis)}")
+    for override in summary.overrides:
+        until = override.expires_at or "cleared"
+        click.echo(
+            f"override  {override.kind} {override.symbol or 'all'} by {override.actor}: "
+            f"{override.reason}, until {until}"
+        )
+    width = max(len(symbol) for symbol in summary.symbols)
+    click.echo(f"\n{'symbol':{width}}  may trade  KPI-based  violations")
+    for symbol in summary.symbols:
+        told = ", ".join(v.reason for v in summary.violations if v.symbol == symbol) or "-"
+        click.echo(
+            f"{symbol:{width}}  {summary.effective_throttle[symbol]:9g}  "
+            f"{summary.per_symbol_throttle[symbol]:9g}  {told}"
+        )
+
+
+def _age(seconds: float) -> str:
+    """Return an age in its natural unit: `42 s`, `7 min`, `3.5 h`, `12 days`."""
+    for limit, divisor, unit in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
+        if abs(seconds) < limit:
+            return f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"

@@ -1,0 +1,1 @@
+"""Where windows of KPIs come from: the mock, files, and later Redis and WebSocket."""

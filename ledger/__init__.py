@@ -1,0 +1,1 @@
+"""The event store: one stream per env and exchange, appended a window at a time."""

@@ -1,0 +1,294 @@
+"""
+The ledger: an application of the eventsourcing library over one store.
+
+A window's events are one atomic, durable append. An append that meets another writer's fails with
+`AnotherWriter`, and is never tried again blindly. Reading never changes anything.
+Source: DESIGN.md section 2, Aggregate.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+import msgspec
+from eventsourcing.application import AggregateNotFoundError, Application
+from eventsourcing.domain import DomainEventProtocol
+from eventsourcing.persistence import (
+    EventStore,
+    InfrastructureFactory,
+    IntegrityError,
+    Mapper,
+    PersistenceError,
+)
+from eventsourcing.utils import Environment, EnvType
+
+from domain.controller import evolve
+from domain.errors import AnotherWriter, LedgerDamaged
+from domain.events import Event
+from domain.state import FOLD_VERSION, State
+from ledger.codec import LedgerMapper, Record, Snapshot
+from ledger.location import LedgerLocation
+from ledger.sqlite import LedgerFactory, LedgerRecorder
+
+READ_BATCH: Final = 2_000
+SNAPSHOT_EVERY_VERSIONS: Final = 2_000
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """A stream folded: its id, the last version that the fold has seen, and the state."""
+
+    id: str
+    version: int = 0
+    state: State = State()
+
+
+class Ledger(Application[str]):
+    """
+    The event store that everything else is derived from.
+
+    Use as a context manager. `Ledger.open` is how one comes by it.
+    """
+
+    def __init__(self, location: LedgerLocation, *, read_only: bool = False) -> None:
+        self.location = location
+        self._read_only = read_only
+        with self._told_as_damage():
+            super().__init__()
+
+    @classmethod
+    def open(cls, location: LedgerLocation, *, read_only: bool = False) -> "Ledger":
+        """
+        Return the ledger at a location, made if it isn't there and isn't only to be read.
+
+        Raises:
+            CannotTell: if it is only to be read, and isn't there.
+            LedgerDamaged: if it can't be opened as a ledger.
+        """
+        return cls(location, read_only=read_only)
+
+    def append(
+        self, stream: StreamState, events: Sequence[Event], *, decided_at_ms: int | None
+    ) -> StreamState:
+        """
+        Append the events after the stream's version, all or none, and return the stream then.
+
+        When this returns, the events are on the disk.
+
+        Raises:
+            AnotherWriter: if the stream has grown since it was read.
+            LedgerDamaged: if the store can't be written.
+        """
+        records = [
+            Record(
+                stream=stream.id,
+                version=stream.version + offset,
+                event=event,
+                decided_at_ms=decided_at_ms,
+            )
+            for offset, event in enumerate(events, start=1)
+        ]
+        stored = [self.mapper.to_stored_event(cast("DomainEventProtocol[str]", r)) for r in records]
+        with self._told_as_damage():
+            try:
+                self.recorder.insert_events(stored)
+            except IntegrityError as error:
+                raise AnotherWriter(
+                    f"another runner has written to {stream.id} in {self.location} since version "
+                    f"{stream.version}; this one stops. One runner per env and exchange."
+                ) from error
+        return project(stream, records)
+
+    def stream(self, stream_id: str, *, version: int | None = None) -> StreamState:
+        """Return the stream folded, up to a version if one is given; empty if it isn't there."""
+        with self._told_as_damage():
+            try:
+                return cast(
+                    "StreamState",
+                    self.repository.get(
+                        stream_id,
+                        version=version,
+                        projector_func=cast("Any", _project_from(stream_id)),
+                    ),
+                )
+            except AggregateNotFoundError:
+                return StreamState(stream_id)
+
+    def stream_ids(self) -> list[str]:
+        """Return the ids of all streams, in order."""
+        with self._told_as_damage():
+            return self._recorder.select_streams()
+
+    def position(self, stream: StreamState) -> int:
+        """Return the position of the last event that the stream's fold has seen."""
+        with self._told_as_damage():
+            return self._recorder.select_position(stream.id, stream.version)
+
+    def records(
+        self, stream_id: str, *, after: int = 0, up_to: int | None = None
+    ) -> Iterator[Record]:
+        """Yield the stream's records after one version, up to another, in batches."""
+        with self._told_as_damage():
+            yield from cast("Iterator[Record]", self.events.get(stream_id, gt=after, lte=up_to))
+
+    def page(self, stream_id: str, *, after: int, limit: int) -> list[Record]:
+        """Return at most so many of the stream's records after a version."""
+        with self._told_as_damage():
+            stored = self.recorder.select_events(stream_id, gt=after, limit=limit)
+            return [self._mapper.to_record(event) for event in stored]
+
+    def records_by_position(self, *, after: int = 0, limit: int = READ_BATCH) -> list[Record]:
+        """Return at most so many records of all streams after a position, in its order."""
+        with self._told_as_damage():
+            stored = self.recorder.select_notifications(after, limit, inclusive_of_start=False)
+            return [self._mapper.to_record(event) for event in stored]
+
+    @contextmanager
+    def follow(self, *, after: int = 0) -> Iterator[Iterator[Record]]:
+        """
+        Give an iterator over the records after a position that waits for those to come.
+
+        Leaving the context ends it.
+        """
+        with self._told_as_damage(), self.recorder.subscribe(gt=after) as subscription:
+            yield (self._mapper.to_record(stored) for stored in subscription)
+
+    def last_version(self, stream_id: str) -> int:
+        """Return the stream's last version in the store; 0 if it isn't there."""
+        with self._told_as_damage():
+            return self._recorder.select_last(stream_id)[0]
+
+    def take_state_snapshot(self, stream: StreamState) -> None:
+        """Store the fold, so that the next start needn't begin at the first event."""
+        snapshot = Snapshot(
+            stream=stream.id,
+            version=stream.version,
+            fold_version=FOLD_VERSION,
+            state=stream.state,
+        )
+        with self._told_as_damage():
+            assert self.snapshots is not None
+            self.snapshots.put([cast("DomainEventProtocol[str]", snapshot)])
+
+    # What the library calls to put the application together.
+
+    def construct_env(self, name: str, env: EnvType | None = None) -> Environment:
+        """Return an empty environment: a stray variable must not reconfigure the ledger."""
+        del env
+        return Environment(name, {})
+
+    def construct_factory(self, env: Environment) -> InfrastructureFactory[Any]:
+        """Return the factory for the location's kind of store."""
+        del env
+        return LedgerFactory(self.location.path, read_only=self._read_only)
+
+    def construct_mapper(self) -> Mapper[str]:
+        """Return the mapper with stable names."""
+        return LedgerMapper()
+
+    def construct_event_store(self) -> EventStore[str]:
+        """Return an event store that reads in batches."""
+        return _BatchedEventStore(self.mapper, self.recorder)
+
+    def construct_snapshot_store(self) -> EventStore[str]:
+        """Return a store that gives only snapshots of this version of the fold."""
+        return _FoldSnapshots(self.mapper, self.factory.aggregate_recorder(purpose="snapshots"))
+
+    @property
+    def _recorder(self) -> LedgerRecorder:
+        return cast("LedgerRecorder", self.recorder)
+
+    @property
+    def _mapper(self) -> LedgerMapper:
+        return cast("LedgerMapper", self.mapper)
+
+    @contextmanager
+    def _told_as_damage(self) -> Iterator[None]:
+        """Turn the store's errors into one that names the ledger."""
+        try:
+            yield
+        except (PersistenceError, sqlite3.Error, OSError) as error:
+            deed = "read" if self._read_only else "read or written"
+            cause = (
+                os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+            )
+            raise LedgerDamaged(f"the ledger {self.location} can't be {deed}: {cause}") from error
+
+
+class _BatchedEventStore(EventStore[str]):
+    """Reads any number of events in a bounded amount of memory."""
+
+    def get(
+        self,
+        originator_id: str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[DomainEventProtocol[str]]:
+        """Yield the stream's records."""
+        if desc or limit is not None:
+            yield from super().get(originator_id, gt=gt, lte=lte, desc=desc, limit=limit)
+            return
+        after = gt or 0
+        while True:
+            batch = self.recorder.select_events(originator_id, gt=after, lte=lte, limit=READ_BATCH)
+            yield from map(self.mapper.to_domain_event, batch)
+            if len(batch) < READ_BATCH:
+                return
+            after = batch[-1].originator_version
+
+
+class _FoldSnapshots(EventStore[str]):
+    """Gives no snapshot of another version of the fold."""
+
+    def get(
+        self,
+        originator_id: str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[DomainEventProtocol[str]]:
+        """Yield the stream's snapshots that this version of the fold took."""
+        found = super().get(originator_id, gt=gt, lte=lte, desc=desc, limit=limit)
+        for snapshot in cast("Iterable[Snapshot]", found):
+            if snapshot.fold_version == FOLD_VERSION:
+                yield cast("DomainEventProtocol[str]", snapshot)
+
+
+def project(stream: StreamState, records: Iterable[Record | Snapshot]) -> StreamState:
+    """
+    Return the stream with the records folded in: the explicit fold that the library calls.
+
+    Raises:
+        LedgerDamaged: if a version is missing or repeated.
+    """
+    state, version = stream.state, stream.version
+    for record in records:
+        if isinstance(record, Snapshot):
+            state = record.state
+        elif record.version != version + 1:
+            raise LedgerDamaged(
+                f"stream {stream.id}: expected version {version + 1}, was {record.version}; "
+                "events are missing"
+            )
+        else:
+            state = evolve(state, record.event)
+        version = record.version
+    return StreamState(stream.id, version, state)
+
+
+def _project_from(stream_id: str) -> Any:
+    """Return the library's projector function for one stream."""
+
+    def projector(
+        aggregate: StreamState | None, records: Iterable[Record | Snapshot]
+    ) -> StreamState | None:
+        stream = project(aggregate or StreamState(stream_id), records)
+        return stream if stream.version else None
+
+    return projector

@@ -1,0 +1,216 @@
+"""
+Events to bytes and back: stable, versioned names; no Python paths, no pickles.
+
+A stored event is JSON, `{"decided_at_ms": ..., "root": ..., "event": {...}}`, under a name such as
+`kpi_observed.v1`. When an event's meaning changes, its name gets a new version and an upcast from
+the version before; the old bytes are never rewritten. Source: DESIGN.md section 2, Aggregate.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+from eventsourcing.domain import DomainEventProtocol
+from eventsourcing.persistence import Mapper, StoredEvent
+
+from domain.errors import LedgerDamaged
+from domain.events import (
+    ClockFault,
+    Event,
+    ExternalWriteDetected,
+    GapObserved,
+    KpiObserved,
+    LateWindowObserved,
+    OverrideApplied,
+    OverrideEnded,
+    PolicyAdopted,
+    RunStarted,
+    RunStopped,
+    StateTransitioned,
+    SymbolThrottleChanged,
+    TradedWhileFrozen,
+)
+from domain.state import FOLD_VERSION, State
+
+EVENT_NAMES: Final[Mapping[type, str]] = {
+    RunStarted: "run_started.v1",
+    PolicyAdopted: "policy_adopted.v1",
+    KpiObserved: "kpi_observed.v1",
+    StateTransitioned: "state_transitioned.v1",
+    SymbolThrottleChanged: "symbol_throttle_changed.v1",
+    GapObserved: "gap_observed.v1",
+    LateWindowObserved: "late_window_observed.v1",
+    ClockFault: "clock_fault.v1",
+    OverrideApplied: "override_applied.v1",
+    OverrideEnded: "override_ended.v1",
+    ExternalWriteDetected: "external_write_detected.v1",
+    TradedWhileFrozen: "traded_while_frozen.v1",
+    RunStopped: "run_stopped.v1",
+}
+"""The name and version that each event is written under."""
+
+Upcast = tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]
+
+UPCASTS: Final[Mapping[str, Upcast]] = {}
+"""By old name: the next version's name, and what makes its fields from the old ones."""
+
+SNAPSHOT_NAME: Final = "state_snapshot.v1"
+
+_T = TypeVar("_T")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    An event in its place: what `Ledger` reads and writes.
+
+    Attributes:
+        stream, version: where it stands; versions count from 1 without a gap.
+        event: what happened.
+        decided_at_ms: the wall clock then; no decision and no artifact reads it.
+        root: the Merkle root of the stream before this event, once there is one.
+        position: where it stands among the events of all streams; None before it is written.
+    """
+
+    stream: str
+    version: int
+    event: Event
+    decided_at_ms: int | None = None
+    root: str | None = None
+    position: int | None = None
+
+    @property
+    def originator_id(self) -> str:
+        """The library's word for `stream`."""
+        return self.stream
+
+    @property
+    def originator_version(self) -> int:
+        """The library's word for `version`."""
+        return self.version
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The fold of a stream up to a version, by one version of the fold."""
+
+    stream: str
+    version: int
+    fold_version: int
+    state: State
+
+    @property
+    def originator_id(self) -> str:
+        """The library's word for `stream`."""
+        return self.stream
+
+    @property
+    def originator_version(self) -> int:
+        """The library's word for `version`."""
+        return self.version
+
+
+class _Envelope(msgspec.Struct, Generic[_T], frozen=True, omit_defaults=True):
+    """What is stored of a record beside its place and name."""
+
+    event: _T
+    decided_at_ms: int | None = None
+    root: str | None = None
+
+
+class _StoredSnapshot(msgspec.Struct, frozen=True):
+    fold_version: int
+    state: msgspec.Raw
+
+
+class LedgerMapper(Mapper[str]):
+    """
+    The eventsourcing library's mapper, with names and upcasts of our own.
+
+    Raises:
+        LedgerDamaged: if stored bytes don't decode, naming stream, version and event.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[type, str] = EVENT_NAMES,
+        upcasts: Mapping[str, Upcast] = UPCASTS,
+    ) -> None:
+        self._names = names
+        self._upcasts = upcasts
+        self._decoders = {
+            name: msgspec.json.Decoder(_Envelope[event_type])  # type: ignore[valid-type]
+            for event_type, name in names.items()
+        }
+        self._encoder = msgspec.json.Encoder()
+
+    def to_stored_event(self, domain_event: DomainEventProtocol[str]) -> StoredEvent:
+        """Return the record or snapshot as the row that is stored."""
+        if isinstance(domain_event, Snapshot):
+            name = SNAPSHOT_NAME
+            state = msgspec.Raw(self._encoder.encode(domain_event.state))
+            stored = self._encoder.encode(_StoredSnapshot(domain_event.fold_version, state))
+        elif isinstance(domain_event, Record):
+            name = self._names[type(domain_event.event)]
+            envelope = _Envelope(domain_event.event, domain_event.decided_at_ms, domain_event.root)
+            stored = self._encoder.encode(envelope)
+        else:
+            raise TypeError(f"expected a Record or a Snapshot, was {type(domain_event).__name__}")
+        return StoredEvent(domain_event.stream, domain_event.version, name, stored)
+
+    def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[str]:
+        """Return the record or snapshot that a stored row holds."""
+        if stored_event.topic == SNAPSHOT_NAME:
+            return self._to_snapshot(stored_event)
+        return self.to_record(stored_event)
+
+    def to_record(self, stored_event: StoredEvent) -> Record:
+        """Return the record that a stored row holds, upcast to the event's newest version."""
+        name = stored_event.topic
+        try:
+            decoder = self._decoders.get(name)
+            if decoder is None:
+                envelope = self._upcast(name, stored_event.state)
+            else:
+                envelope = decoder.decode(stored_event.state)
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, KeyError) as error:
+            raise LedgerDamaged(f"{_place(stored_event)} does not decode: {error}") from error
+        return Record(
+            stream=str(stored_event.originator_id),
+            version=stored_event.originator_version,
+            event=envelope.event,
+            decided_at_ms=envelope.decided_at_ms,
+            root=envelope.root,
+            position=getattr(stored_event, "id", None),
+        )
+
+    def _upcast(self, name: str, stored: bytes) -> Any:
+        """Return an old event's envelope with its fields brought up version by version."""
+        if name not in self._upcasts:
+            raise ValueError(f"unknown event {name!r}; was it written by a newer version?")
+        fields = msgspec.json.decode(stored, type=_Envelope[dict[str, Any]])
+        event = fields.event
+        while name in self._upcasts:
+            name, upcast = self._upcasts[name]
+            event = upcast(event)
+        newest = next(kind for kind, known in self._names.items() if known == name)
+        return _Envelope(msgspec.convert(event, newest), fields.decided_at_ms, fields.root)
+
+    def _to_snapshot(self, stored_event: StoredEvent) -> Snapshot:
+        try:
+            stored = msgspec.json.decode(stored_event.state, type=_StoredSnapshot)
+            known = stored.fold_version == FOLD_VERSION
+            state = msgspec.json.decode(stored.state, type=State) if known else State()
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+            raise LedgerDamaged(f"{_place(stored_event)} does not decode: {error}") from error
+        return Snapshot(
+            stream=str(stored_event.originator_id),
+            version=stored_event.originator_version,
+            fold_version=stored.fold_version,
+            state=state,
+        )
+
+
+def _place(stored_event: StoredEvent) -> str:
+    return (
+        f"stream {stored_event.originator_id}, version {stored_event.originator_version}: "
+        f"{stored_event.topic}"
+    )

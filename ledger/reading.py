@@ -1,0 +1,97 @@
+"""
+Finding one's way in a stream by time: windows stand in it in order, so it can be bisected.
+"""
+
+from collections.abc import Callable
+from itertools import takewhile
+from typing import Final
+
+from domain.events import (
+    GapObserved,
+    KpiObserved,
+    OverrideApplied,
+    OverrideEnded,
+    PolicyAdopted,
+    RunStarted,
+    RunStopped,
+)
+from ledger.application import Ledger, StreamState
+from ledger.codec import Record
+
+PROBE: Final = 16
+"""How many records a probe reads at a time to come upon one that observed a window."""
+
+
+def first_version_from(ledger: Ledger, stream_id: str, window: int) -> int:
+    """
+    Return the version of the first record that observes this window or a later one.
+
+    One more than the last version if there is none.
+    """
+    before = _last_observed(ledger, stream_id, lambda observed: observed.window < window)
+    return _observation_from(ledger, stream_id, before + 1)[0]
+
+
+def stream_at_time(ledger: Ledger, stream_id: str, time_ms: int) -> StreamState:
+    """
+    Return the stream as it was known at a time, by its windows' own times.
+
+    The windows that had ended are in it, and what was done after the last of them up to that
+    time; what came late, or a gap that was seen only afterwards, is not. Before the end of the
+    first window it is empty.
+    """
+    version = _last_observed(ledger, stream_id, lambda observed: observed.end_ms <= time_ms)
+    if version == 0:
+        return StreamState(stream_id)
+    while page := ledger.page(stream_id, after=version, limit=PROBE):
+        known = [record.version for record in takewhile(_known_at(time_ms), page)]
+        version = known[-1] if known else version
+        if len(known) < len(page):
+            break
+    return ledger.stream(stream_id, version=version)
+
+
+def _last_observed(ledger: Ledger, stream_id: str, is_before: Callable[[KpiObserved], bool]) -> int:
+    """Bisect for the version of the last observation before a time; 0 if there is none."""
+    low, high = 1, ledger.last_version(stream_id) + 1
+    while low < high:
+        middle = (low + high) // 2
+        version, observed = _observation_from(ledger, stream_id, middle)
+        if observed is not None and is_before(observed):
+            low = version + 1
+        else:
+            high = middle
+    return low - 1
+
+
+def _observation_from(
+    ledger: Ledger, stream_id: str, version: int
+) -> tuple[int, KpiObserved | None]:
+    """Return the first observation from a version on, or one past the end and None."""
+    after = version - 1
+    while page := ledger.page(stream_id, after=after, limit=PROBE):
+        for record in page:
+            if isinstance(record.event, KpiObserved):
+                return record.version, record.event
+        after = page[-1].version
+    return after + 1, None
+
+
+def _known_at(time_ms: int) -> Callable[[Record], bool]:
+    """Return whether a record that follows a window was there at a time, before the next one."""
+
+    def is_known(record: Record) -> bool:
+        event = record.event
+        match event:
+            case KpiObserved() | GapObserved() | PolicyAdopted():
+                return False
+            case OverrideApplied():
+                return event.override.applied_at_ms <= time_ms
+            case OverrideEnded() | RunStopped():
+                return event.at_ms <= time_ms
+            case RunStarted():
+                return event.started_at_ms <= time_ms
+            case _:
+                return True
+
+    return is_known

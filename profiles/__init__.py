@@ -1,0 +1,1 @@
+"""The ramp profiles of the guide, and their loader."""

@@ -1,0 +1,1 @@
+"""What is made from the ledger, and only from it."""

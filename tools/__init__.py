@@ -1,0 +1,1 @@
+"""Entry points under the names of the guide."""

@@ -1,0 +1,1 @@
+"""The guide's `python -m tools.live...` commands; the work is done in `cli`."""
