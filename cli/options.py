@@ -30,18 +30,23 @@ def live_option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
     return click.option(*names, **settings)
 
 
-def reads_ledger(command: _Command) -> _Command:
-    """Give a command the options that choose a ledger and a stream in it."""
+def stream_options(command: _Command) -> _Command:
+    """Give a command the options that choose a stream in a ledger."""
     for option in (
         live_option("--dry-run", is_flag=True, help="The stream of a dry run."),
         live_option("--exchange", help="The stream's exchange, if there are several streams."),
         live_option("--env", help="The stream's environment, if there are several streams."),
-        ledger_option(
-            f"The ledger: a path or sqlite:///PATH. [default: {DEFAULT_LEDGER}, else {MOCK_LEDGER}]"
-        ),
     ):
         command = option(command)
     return command
+
+
+def reads_ledger(command: _Command) -> _Command:
+    """Give a command the options that choose a ledger and a stream in it."""
+    choose = ledger_option(
+        f"The ledger: a path or sqlite:///PATH. [default: {DEFAULT_LEDGER}, else {MOCK_LEDGER}]"
+    )
+    return choose(stream_options(command))
 
 
 def ledger_option(text: str) -> Callable[[_Command], _Command]:

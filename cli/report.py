@@ -5,9 +5,9 @@
 from pathlib import Path
 
 import click
-import msgspec
 
 from cli.options import artifacts_option, json_option, ledger_to_read, read_stream, reads_ledger
+from cli.texts import to_json
 from ledger.application import Ledger
 from projections.artifacts import REPORT, write_artifacts
 from projections.files import prepare_folder
@@ -36,11 +36,7 @@ def report(
         prepare_folder(artifacts)
         made = write_artifacts(opened, stream, artifacts)
     if as_json:
-        click.echo(
-            msgspec.json.format(
-                msgspec.json.encode({"summary": made.summary, "decision": made.decision}), indent=2
-            )
-        )
+        click.echo(to_json({"summary": made.summary, "decision": made.decision}))
     else:
         click.echo(made.report, nl=False)
     click.echo(f"written: {artifacts / REPORT} and its two JSON files", err=True)

@@ -30,10 +30,11 @@ from cli.options import (
 from cli.runner import Outcome, Runner
 from cli.session import Session
 from cli.setup import PROD, adoption, check_feed_allowed, resolve_limits, start_run
+from cli.texts import interval_ms_of, split_symbols
 from domain.errors import BadInput
 from domain.events import KpiObserved
 from domain.state import State
-from domain.windows import WindowReadings, check_interval, check_symbols
+from domain.windows import WindowReadings
 from feeds.base import LiveFeed, SeriesFeed
 from ledger.application import Ledger, StreamState
 from ledger.location import LedgerLocation, parse_location
@@ -149,8 +150,8 @@ def run(
         location=parse_location(ledger or (MOCK_LEDGER if is_fresh else DEFAULT_LEDGER)),
         is_fresh=is_fresh,
         artifacts=artifacts,
-        symbols=None if symbols is None else _split_symbols(symbols),
-        interval_ms=None if interval_sec is None else _interval_ms(interval_sec),
+        symbols=None if symbols is None else split_symbols(symbols),
+        interval_ms=None if interval_sec is None else interval_ms_of(interval_sec),
         iterations=iterations,
         profile=ramp_profile,
         policy=policy,
@@ -339,17 +340,6 @@ def _say_outcome(outcome: Outcome, options: RunOptions, state: State) -> None:
 
 def _scheme(source: str) -> str:
     return urlsplit(source).scheme
-
-
-def _split_symbols(text: str) -> tuple[str, ...]:
-    return check_symbols([part.strip() for part in text.split(",")], source="--symbols")
-
-
-def _interval_ms(interval_sec: float) -> int:
-    interval_ms = interval_sec * 1000
-    if interval_ms != round(interval_ms):
-        raise BadInput(f"--interval-sec: expected whole milliseconds, was {interval_sec}")
-    return check_interval(round(interval_ms), source="--interval-sec")
 
 
 def _mute(_line: str) -> None:

@@ -63,12 +63,13 @@ class Runner:
             iterations: how many windows to read at most; 0 for all.
             speed: windows' time over wall time; None for no waiting.
         """
-        windows, first_ms, began_ms = 0, 0, self._clock.now_ms()
+        windows, first_ms, began_ms = 0, 0, 0
         for readings in series:
             if self._clock.stop.is_set() or (iterations and windows == iterations):
                 break
-            first_ms = first_ms or readings.start_ms
-            if speed is not None:
+            if speed is not None and self._session.is_new(readings.start_ms):
+                if not first_ms:
+                    first_ms, began_ms = readings.start_ms, self._clock.now_ms()
                 ended_ms = readings.start_ms + interval_ms - first_ms
                 self._wait_until(began_ms + round(ended_ms / speed))
                 if self._clock.stop.is_set():

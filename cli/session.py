@@ -45,10 +45,14 @@ class Session:
         self._snapshot_version = stream.version
         self._decide([start, replace(adoption, window=stream.state.next_window or 0)])
 
+    def is_new(self, window: int) -> bool:
+        """Return whether the ledger doesn't account for a window yet."""
+        last = self.stream.state.window
+        return last is None or window > last
+
     def observe(self, readings: WindowReadings, *, decided_at_ms: int) -> list[Event]:
         """Decide a window and append what follows; return it, [] if the window was known."""
-        state = self.stream.state
-        if state.window is not None and readings.start_ms <= state.window:
+        if not self.is_new(readings.start_ms):
             return self._observe_known(readings, decided_at_ms)
         # Missing windows are passed under the policy in force before, then the new one is adopted.
         commands: list[Command] = [

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from cli.options import json_option, ledger_to_read, read_stream, reads_ledger
+from cli.texts import to_json
 from domain.errors import CannotTell
 from domain.windows import format_time
 from ledger.application import Ledger
@@ -60,7 +61,7 @@ def status(
         decision=artifacts.decision,
     )
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(view), indent=2))
+        click.echo(to_json(view))
     else:
         _show(view)
     if view.stale:

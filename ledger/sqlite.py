@@ -4,16 +4,26 @@ The ledger in one SQLite file: the eventsourcing library's recorders, made durab
 A commit is on the disk when it returns: WAL with `synchronous=FULL`, set and asserted (with NORMAL
 a power cut loses acknowledged commits). The file carries an application id and a format version,
 so that another file is never taken for a ledger. Rowids are positions: nothing is ever deleted.
+A reader leaves no file behind: one that nobody has open is read as it lies there.
 Source: FIELD_NOTES.md, Traps: SQLite.
 """
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
+from uuid import UUID
 
-from eventsourcing.persistence import AggregateRecorder, Notification, StoredEvent, Subscription
+from eventsourcing.persistence import (
+    AggregateRecorder,
+    IntegrityError,
+    Notification,
+    OperationalError,
+    StoredEvent,
+    Subscription,
+)
 from eventsourcing.sqlite import (
     SQLiteAggregateRecorder,
     SQLiteApplicationRecorder,
@@ -34,10 +44,13 @@ LOCK_TIMEOUT_SEC: Final = 5
 FOLLOW_POLL_SEC: Final = 0.1
 FOLLOW_BATCH: Final = 500
 
+SNAPSHOTS_TABLE: Final = "stored_snapshots"
+
 _SYNCHRONOUS_FULL: Final = 2
+_INTEGER_MAX: Final = 2**63 - 1
 
 
-def check_format(path: Path, *, read_only: bool) -> bool:
+def check_format(path: Path) -> bool:
     """
     Return whether there is a ledger at the path; an empty file or none at all is not one yet.
 
@@ -47,16 +60,14 @@ def check_format(path: Path, *, read_only: bool) -> bool:
     try:
         if not path.exists() or path.stat().st_size == 0:
             return False
-        connection = sqlite3.connect(_uri(path, read_only=True), uri=True)
-        try:
-            application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        with closing(sqlite3.connect(_uri(path, read_only=True), uri=True)) as connection:
+            application_id = _pragma(connection, "application_id")
+            version = _pragma(connection, "user_version")
             tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        finally:
-            connection.close()
     except (sqlite3.Error, OSError) as error:
         raise LedgerDamaged(f"{path} can't be read as a ledger: {error}") from error
-    if application_id == 0 and version == 0 and tables == 0 and not read_only:
+    if application_id == 0 and version == 0 and tables == 0:
+        # Another process is making it at this moment, or was killed while it did.
         return False
     if application_id != APPLICATION_ID:
         raise LedgerDamaged(f"{path} is a database, but not a ledger of Live Ledger")
@@ -88,10 +99,51 @@ class LedgerDatastore(SQLiteDatastore):
     def __init__(self, path: Path, *, read_only: bool) -> None:
         super().__init__(":memory:", originator_id_type="text")
         self.pool.close()
-        self.pool = _Pool(path, read_only=read_only)
+        self._pool = _Pool(path, read_only=read_only)
+        self.pool = self._pool
+
+    @contextmanager
+    def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
+        """
+        Give a cursor, in a transaction if it is to be committed.
+
+        The library begins one to read, too; each of our readers asks one question, which SQLite
+        answers from one state of the file anyway.
+        """
+        with self.cursor(is_writer=commit) as cursor:
+            if not commit:
+                yield cursor
+                return
+            # Deferred, two that make the same ledger at once could fail instead of waiting.
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException:
+                cursor.sqlite_cursor.connection.rollback()
+                raise
+
+    @contextmanager
+    def cursor(self, *, is_writer: bool) -> Iterator[SQLiteCursor]:
+        """Give a cursor of the connection, in which each statement is a transaction by itself."""
+        connection = self.pool.get_connection(is_writer=is_writer)
+        try:
+            with connection.cursor() as sqlite_cursor:
+                yield SQLiteCursor(sqlite_cursor)
+            self._pool.check_unchanged()
+        finally:
+            self.pool.put_connection(connection)
 
 
 class _Pool(SQLiteConnectionPool):
+    """
+    The pool of one connection.
+
+    Attributes:
+        _rest: what the file looked like when it was opened as one that nobody writes; None if
+            it was opened as one that somebody may write.
+    """
+
     def __init__(self, path: Path, *, read_only: bool) -> None:
         super().__init__(
             db_name=_uri(path, read_only=read_only),
@@ -101,22 +153,49 @@ class _Pool(SQLiteConnectionPool):
         )
         self._path = path
         self._read_only = read_only
-        # The library would set WAL by itself, on a read-only connection too.
-        self.is_journal_mode_wal = True
+        self._rest: _Rest | None = None
+
+    def get_connection(
+        self, timeout: float | None = None, *, is_writer: bool | None = None
+    ) -> SQLiteConnection:
+        """Return the connection; a new one if the file isn't any more as the old one takes it."""
+        connection = super().get_connection(timeout, is_writer=is_writer)
+        if self._rest is None or self._rest == _rest(self._path):
+            return connection
+        connection.close()
+        self.put_connection(connection)
+        return super().get_connection(timeout, is_writer=is_writer)
+
+    def check_unchanged(self) -> None:
+        """Raise OperationalError if a file that was read as one nobody writes was written."""
+        if self._rest is not None and _stat(self._path) != self._rest:
+            raise OperationalError("it was written while it was read; read it again")
 
     def _create_connection(self) -> SQLiteConnection:
-        connection = super()._create_connection()
+        self._rest = _rest(self._path) if self._read_only else None
+        # The library's connections keep one prepared statement (`cached_statements=True`), and
+        # read-only ones would be set to WAL.
+        connection = sqlite3.connect(
+            _uri(self._path, read_only=self._read_only),
+            uri=True,
+            timeout=LOCK_TIMEOUT_SEC,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.row_factory = sqlite3.Row
         if not self._read_only:
-            cursor = connection.cursor()
-            for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-                cursor.execute(f"PRAGMA {pragma}")
-            found = [_pragma(cursor, name) for name in ("journal_mode", "synchronous")]
-            if found != ["wal", _SYNCHRONOUS_FULL]:
-                raise LedgerDamaged(
-                    f"{self._path}: expected journal_mode wal and synchronous {_SYNCHRONOUS_FULL} "
-                    f"(FULL), was {found}; put the ledger on a local disk that can do WAL"
-                )
-        return connection
+            self._make_durable(connection)
+        return SQLiteConnection(connection, max_age=None)
+
+    def _make_durable(self, connection: sqlite3.Connection) -> None:
+        for pragma in ("journal_mode=WAL", f"synchronous={_SYNCHRONOUS_FULL}"):
+            connection.execute(f"PRAGMA {pragma}")
+        found = [_pragma(connection, name) for name in ("journal_mode", "synchronous")]
+        if found != ["wal", _SYNCHRONOUS_FULL]:
+            raise LedgerDamaged(
+                f"{self._path}: expected journal_mode wal and synchronous {_SYNCHRONOUS_FULL} "
+                f"(FULL), was {found}; put the ledger on a local disk that can do WAL"
+            )
 
 
 class LedgerRecorder(SQLiteApplicationRecorder):
@@ -124,10 +203,62 @@ class LedgerRecorder(SQLiteApplicationRecorder):
 
     def create_table(self) -> None:
         """Create what isn't there, and stamp the file as a ledger."""
+        snapshots = SnapshotRecorder(self.datastore, SNAPSHOTS_TABLE)
         with self.datastore.transaction(commit=True) as cursor:
+            # All or nothing: a reader must not meet a ledger without its table of snapshots.
             self._create_table(cursor)
+            snapshots._create_table(cursor)  # noqa: SLF001 - it is our own
             cursor.execute(f"PRAGMA application_id={APPLICATION_ID}")
             cursor.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
+        """
+        Insert the events, all or none; when this returns they are on the disk.
+
+        Returns:
+            Their positions.
+
+        Raises:
+            IntegrityError: if the store has one of the versions already.
+        """
+        rows = [
+            (stored.originator_id, stored.originator_version, stored.topic, stored.state)
+            for stored in stored_events
+        ]
+        # A window is mostly one event, and one statement is a transaction by itself.
+        alone = len(rows) == 1
+        datastore = cast("LedgerDatastore", self.datastore)
+        begin = datastore.cursor(is_writer=True) if alone else datastore.transaction(commit=True)
+        try:
+            with begin as cursor:
+                last = 0
+                for row in rows:
+                    cursor.execute(self.insert_events_statement, row)
+                    last = cursor.lastrowid
+        except sqlite3.IntegrityError as error:
+            raise IntegrityError(error) from error
+        return range(last - len(rows) + 1, last + 1)
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[StoredEvent]:
+        """Return a stream's events in order of version; rows by place are quicker than by name."""
+        statement = (
+            f"SELECT originator_id, originator_version, topic, state FROM {self.events_table_name} "
+            "WHERE originator_id=? AND originator_version>? AND originator_version<=? "
+            f"ORDER BY originator_version {'DESC' if desc else 'ASC'} LIMIT ?"
+        )
+        bounds = (0 if gt is None else gt, _INTEGER_MAX if lte is None else lte)
+        with self.datastore.transaction(commit=False) as cursor:
+            cursor.sqlite_cursor.row_factory = None
+            cursor.execute(statement, (originator_id, *bounds, -1 if limit is None else limit))
+            return [StoredEvent(*row) for row in cursor.fetchall()]
 
     def select_streams(self) -> list[str]:
         """Return the ids of all streams, in order; a step of the index for each."""
@@ -230,7 +361,7 @@ class LedgerFactory(SQLiteFactory):
     def __init__(self, path: Path, *, read_only: bool) -> None:
         super().__init__({"SQLITE_DBNAME": ":memory:", "ORIGINATOR_ID_TYPE": "text"})
         self.datastore.close()
-        if not check_format(path, read_only=read_only) and read_only:
+        if not check_format(path) and read_only:
             raise CannotTell(f"there is no ledger at {path}, or nothing in it yet")
         self.datastore = LedgerDatastore(path, read_only=read_only)
         self._read_only = read_only
@@ -251,10 +382,32 @@ class LedgerFactory(SQLiteFactory):
         return True
 
 
+_Rest = tuple[int, int, int]
+"""A file's inode, size and time of change: another if it was written."""
+
+
+def _rest(path: Path) -> _Rest | None:
+    """Return the file's looks if nobody has it open for writing; None if somebody may have."""
+    path = path.resolve()
+    wal = path.with_name(path.name + "-wal")
+    # Whoever writes has a log beside the file; an empty one is left behind by other readers.
+    return None if wal.exists() and wal.stat().st_size else _stat(path)
+
+
+def _stat(path: Path) -> _Rest:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _uri(path: Path, *, read_only: bool) -> str:
-    return f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    """Return the URI to open a ledger by."""
+    uri = path.resolve().as_uri()
+    if not read_only:
+        return f"{uri}?mode=rwc"
+    # To read in WAL mode SQLite makes files beside the ledger: impossible in a folder that can't
+    # be written, and in another user's name an obstacle to the runner.
+    return f"{uri}?mode=ro" if _rest(path) is None else f"{uri}?mode=ro&immutable=1"
 
 
-def _pragma(cursor: SQLiteCursor, name: str) -> Any:
-    cursor.execute(f"PRAGMA {name}")
-    return cursor.fetchone()[0]
+def _pragma(connection: sqlite3.Connection, name: str) -> Any:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]

@@ -1,0 +1,169 @@
+"""
+`live replay`: decide recorded windows again, through the core itself.
+
+Source: DESIGN.md section 4.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+
+from cli.account import tell_cause
+from cli.options import choose_stream, live_option, stream_options
+from cli.setup import read_policy_file
+from cli.texts import interval_ms_of, split_symbols
+from domain.commands import Command
+from domain.errors import BadInput
+from domain.events import RampProfile, TradingState
+from domain.policy import Policy
+from ledger.application import Ledger
+from ledger.location import parse_location
+from profiles.loader import load_profiles
+from replay.commands import commands_of_events, commands_of_windows
+from replay.replaying import ReplayedWindow, ReplaySummary
+from replay.replaying import replay as replay_commands
+
+KPI_FILE_SUFFIXES: Final = frozenset({".parquet", ".csv", ".jsonl", ".ndjson"})
+
+
+class ReplayOptions(msgspec.Struct, frozen=True):
+    """What a replay decides by, instead of what was recorded."""
+
+    policy_file: Path | None
+    symbols: tuple[str, ...] | None
+    interval_ms: int | None
+    profile_name: str | None
+
+    def profile(self) -> RampProfile | None:
+        """Return the limits asked for; without a profile no limit applies."""
+        return None if self.profile_name is None else load_profiles().limits(self.profile_name)
+
+    def policy(self) -> Policy:
+        """Return the policy asked for: the default, the profile's part, the file's over it."""
+        policy = Policy()
+        if self.profile_name is not None:
+            policy = load_profiles().policy(self.profile_name, policy)
+        if self.policy_file is not None:
+            policy = read_policy_file(self.policy_file, policy)
+        return policy
+
+
+@click.command()
+@click.argument("source")
+@live_option(
+    "--policy",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Decide by this policy. [default: as recorded; for a KPI file the default policy]",
+)
+@live_option("--symbols", metavar="A,B,...", help="Only these symbols, in this order.")
+@live_option(
+    "--interval-sec",
+    type=float,
+    help="A window's length. [default: the commonest step of a KPI file]",
+)
+@live_option(
+    "--ramp-profile",
+    metavar="A|B|C",
+    help="Apply the profile's limits and policy. [default: no limits]",
+)
+@stream_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a window.")
+def replay(
+    source: str,
+    policy: Path | None,
+    symbols: str | None,
+    interval_sec: float | None,
+    ramp_profile: str | None,
+    env: str | None,
+    exchange: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """
+    Decide the windows of SOURCE again: a ledger, or a KPI file (Parquet, CSV, JSONL).
+
+    A replay under another policy is exact up to its first divergence from what was recorded, and
+    a model after it: other decisions would have changed what was traded. Exit codes: 0 fine, 2 bad
+    usage or input, 3 no data, 5 the ledger is damaged.
+    """
+    options = ReplayOptions(
+        policy_file=policy,
+        symbols=None if symbols is None else split_symbols(symbols),
+        interval_ms=None if interval_sec is None else interval_ms_of(interval_sec),
+        profile_name=ramp_profile,
+    )
+    if Path(source).suffix.lower() in KPI_FILE_SUFFIXES:
+        _print(replay_commands(_file_commands(Path(source), options)), as_json)
+        return
+    with Ledger.open(parse_location(source), read_only=True) as ledger:
+        stream_id = choose_stream(ledger, env, exchange, dry_run)
+        _print(replay_commands(_ledger_commands(ledger, stream_id, options)), as_json)
+
+
+def _file_commands(path: Path, options: ReplayOptions) -> Iterator[Command]:
+    from feeds.kpi_file import open_kpi_file  # noqa: PLC0415
+
+    feed = open_kpi_file(path, symbols=options.symbols, interval_ms=options.interval_ms)
+    click.echo(f"interval {feed.interval_ms / 1000:g} s, {feed.window_count} windows", err=True)
+    for warning in feed.warnings:
+        click.secho(f"WARNING: {warning}", err=True, fg="yellow")
+    return commands_of_windows(
+        feed.windows(),
+        symbols=feed.symbols,
+        interval_ms=feed.interval_ms,
+        policy=options.policy(),
+        profile=options.profile(),
+    )
+
+
+def _ledger_commands(ledger: Ledger, stream_id: str, options: ReplayOptions) -> Iterator[Command]:
+    state = ledger.stream(stream_id).state
+    if options.interval_ms not in (None, state.interval_ms):
+        raise BadInput(
+            f"--interval-sec: the stream {stream_id} has windows of "
+            f"{state.interval_ms / 1000:g} s, which can't be changed"
+        )
+    given = options.policy_file is not None or options.profile_name is not None
+    return commands_of_events(
+        (record.event for record in ledger.records(stream_id)),
+        policy=options.policy() if given else None,
+        symbols=options.symbols,
+        profile=options.profile(),
+    )
+
+
+def _print(rows: Iterator[ReplayedWindow], as_json: bool) -> None:
+    if as_json:
+        encoder = msgspec.json.Encoder()
+        for row in rows:
+            click.echo(encoder.encode(row).decode())
+        return
+    summary = ReplaySummary()
+    for row in rows:
+        summary.add(row)
+    _print_summary(summary)
+
+
+def _print_summary(summary: ReplaySummary) -> None:
+    if summary.first is None or summary.last is None:
+        click.echo("no window")
+        return
+    total = summary.windows + summary.gap_windows
+    click.echo(
+        f"{summary.windows} windows from {summary.first.window} to {summary.last.window}, "
+        f"{summary.gap_windows} missing in {summary.gaps} gaps"
+    )
+    for state in TradingState:
+        windows = summary.windows_in[state]
+        click.echo(f"{state:9} {windows:>9} windows  {windows / total:6.1%}")
+    click.echo(f"transitions {summary.transitions}")
+    freeze = summary.first_freeze
+    if freeze is None:
+        click.echo("first freeze: none")
+    else:
+        cause = tell_cause(freeze.reasons, freeze.triggered_by)
+        click.echo(f"first freeze: window {freeze.window}: {cause}")

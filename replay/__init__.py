@@ -1,0 +1,1 @@
+"""Deciding windows again: recorded ones, or those of a KPI file, through the core itself."""

@@ -1,0 +1,105 @@
+"""
+Replay: the same core that decides live decides again, one row a window.
+
+Source: DESIGN.md section 4, `live replay`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from domain.commands import ApplyOverride, ClearOverride, Command
+from domain.controller import decide, fold
+from domain.errors import CommandRefused
+from domain.events import GapObserved, KpiObserved, TradingState
+from domain.state import State
+from domain.windows import format_time
+
+
+class ReplayedWindow(msgspec.Struct, frozen=True):
+    """
+    The controller after one window, or after one gap.
+
+    Attributes:
+        window: the start, ISO, UTC; a gap's is that of its first window.
+        gap: whether nobody decided it.
+        windows: how many windows it stands for: 1, or the gap's.
+        state, throttle, reasons, triggered_by: the global state then and its cause.
+        per_symbol_throttle, effective_throttle: by symbol.
+    """
+
+    window: str
+    gap: bool
+    windows: int
+    state: TradingState
+    throttle: float
+    reasons: tuple[str, ...]
+    triggered_by: str | None
+    per_symbol_throttle: dict[str, float]
+    effective_throttle: dict[str, float]
+
+
+def replay(commands: Iterable[Command]) -> Iterator[ReplayedWindow]:
+    """
+    Yield the controller after every window and every gap that the commands lead to.
+
+    An override that the replayed state doesn't allow is left out: under another policy there may
+    be nothing to clear.
+    """
+    state = State()
+    for command in commands:
+        try:
+            events = decide(state.policy, state, command)
+        except CommandRefused:
+            if not isinstance(command, ApplyOverride | ClearOverride):
+                raise
+            continue
+        state = fold(state, events)
+        for event in events:
+            if isinstance(event, KpiObserved | GapObserved):
+                yield _row(state, event)
+
+
+class ReplaySummary:
+    """What a replay came to: windows per state, gaps, transitions, the first freeze."""
+
+    def __init__(self) -> None:
+        self.windows_in: Counter[TradingState] = Counter()
+        self.windows = 0
+        self.gaps = 0
+        self.gap_windows = 0
+        self.transitions = 0
+        self.first: ReplayedWindow | None = None
+        self.last: ReplayedWindow | None = None
+        self.first_freeze: ReplayedWindow | None = None
+
+    def add(self, row: ReplayedWindow) -> None:
+        """Count one row; rows come in order."""
+        self.windows_in[row.state] += row.windows
+        if row.gap:
+            self.gaps += 1
+            self.gap_windows += row.windows
+        else:
+            self.windows += 1
+        before = TradingState.ACTIVE if self.last is None else self.last.state
+        self.transitions += row.state is not before
+        if row.state is TradingState.FROZEN and self.first_freeze is None:
+            self.first_freeze = row
+        self.first = self.first or row
+        self.last = row
+
+
+def _row(state: State, event: KpiObserved | GapObserved) -> ReplayedWindow:
+    is_gap = isinstance(event, GapObserved)
+    return ReplayedWindow(
+        window=format_time(event.window),
+        gap=is_gap,
+        windows=event.windows if isinstance(event, GapObserved) else 1,
+        state=state.trading_state,
+        throttle=state.throttle,
+        reasons=state.reasons,
+        triggered_by=state.triggered_by,
+        per_symbol_throttle=state.per_symbol_throttles(),
+        effective_throttle=state.effective_throttles(),
+    )
