@@ -8,7 +8,10 @@ PYTEST_WORKERS ?= 2
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: live-run live-gate live-report test check fmt bench demo docs clean
+.PHONY: help live-run live-gate live-report test check fmt bench demo docs clean
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 live-run: $(RUN) ## Run once with mock data, publishing nothing.
 	$(LIVE) run --dry-run
