@@ -193,8 +193,10 @@ def _observe_window(policy: Policy, state: State, command: ObserveWindow) -> lis
     events = _pass_windows(policy, state, start_ms)
     events += _expire_overrides(fold(state, events), start_ms + state.interval_ms)
     observed, transition = observe_window(policy, fold(state, events), start_ms, readings.symbols)
-    if readings.feed_position is not None:
-        observed = replace(observed, feed_position=readings.feed_position)
+    if readings.feed_position is not None or readings.feed_counts:
+        observed = replace(
+            observed, feed_position=readings.feed_position, feed_counts=readings.feed_counts
+        )
     return [*events, observed] if transition is None else [*events, observed, transition]
 
 

@@ -177,6 +177,7 @@ class KpiObserved(_Event, frozen=True):
         ok_windows, warn_windows: consecutive windows of that verdict, this one included.
         excused: a waiver excused a KPI in one of `ok_windows`.
         feed_position: up to where a durable feed was read.
+        feed_counts: what the feed counted and didn't use: `late`, `malformed`, `ignored`, ...
     """
 
     window: int
@@ -190,6 +191,7 @@ class KpiObserved(_Event, frozen=True):
     warn_windows: int = 0
     excused: bool = False
     feed_position: str | None = None
+    feed_counts: dict[str, int] = {}
 
     @property
     def end_ms(self) -> int:

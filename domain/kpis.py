@@ -30,12 +30,21 @@ _SEVERITY: Final = {Verdict.OK: 0, Verdict.WARN: 1, Verdict.CRIT: 2}
 
 
 class Defect(StrEnum):
-    """Why a reading that did arrive is no number to judge. An absent reading isn't there at all."""
+    """
+    Why a reading is no number to judge; an absent reading isn't there at all.
+
+    NAN, INFINITE and MALFORMED are values that are none. STALE is too old and UNTIMED of unknown
+    age. DISCONNECTED stands for a feed that was away for too much of the window, OVERFLOW for more
+    samples than can be held: what was seen then is not the whole.
+    """
 
     NAN = "nan"
     INFINITE = "infinite"
     STALE = "stale"
     MALFORMED = "malformed"
+    UNTIMED = "untimed"
+    DISCONNECTED = "disconnected"
+    OVERFLOW = "overflow"
 
 
 Reading = float | Defect

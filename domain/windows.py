@@ -50,11 +50,13 @@ class WindowReadings(msgspec.Struct, frozen=True, omit_defaults=True):
         start_ms: the window's start.
         symbols: readings by symbol; a symbol that isn't here had nothing.
         feed_position: up to where a durable feed was read, as that feed writes it.
+        feed_counts: what the feed counted since its last window: `late`, `malformed`, `ignored`, ...
     """
 
     start_ms: int
     symbols: dict[str, SymbolReadings] = {}
     feed_position: str | None = None
+    feed_counts: dict[str, int] = {}
 
 
 def content_hash(start_ms: int, symbols: Mapping[str, SymbolReadings]) -> str:

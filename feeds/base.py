@@ -69,15 +69,29 @@ class SeriesFeed(Feed, Protocol):
 class LiveFeed(Feed, Protocol):
     """Windows that come about as time passes."""
 
+    @property
+    def lateness_ms(self) -> int:
+        """How long after a window's end its samples are still waited for."""
+        ...
+
+    def poll(self, now_ms: int) -> None:
+        """Take in what has arrived by now; called every so often while a window passes."""
+        ...
+
     def collect(self, start_ms: int, end_ms: int) -> WindowReadings:
         """
         Return what arrived for the window from `start_ms` on and before `end_ms`.
 
-        It is called once a window, when the window is over. That nothing arrived is no error: it
-        is a window without symbols, which the core judges as NO_DATA.
+        It is called once a window, when the window is over and `lateness_ms` have passed. That
+        nothing arrived is no error: it is a window without symbols, which the core judges as
+        NO_DATA. Windows may be left out, but never come twice or go backwards.
         """
         ...
 
+    def notices(self) -> list[str]:
+        """Return what somebody should be told since the last call, each kind of it once."""
+        ...
+
     def close(self) -> None:
-        """Let go of connections and threads; `collect` isn't called after it."""
+        """Let go of connections and threads; nothing else is called after it."""
         ...

@@ -145,6 +145,18 @@ class MockFeed:
         }
         return WindowReadings(start_ms=start_ms, symbols=readings)
 
+    @property
+    def lateness_ms(self) -> int:
+        """Return 0: a mock market is never late."""
+        return 0
+
+    def poll(self, now_ms: int) -> None:
+        """Do nothing: there is nothing to take in."""
+
+    def notices(self) -> list[str]:
+        """Return []: there is nothing to tell."""
+        return []
+
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
 

@@ -20,6 +20,7 @@ from eventsourcing.persistence import (
     InfrastructureFactory,
     IntegrityError,
     Mapper,
+    Notification,
     PersistenceError,
 )
 from eventsourcing.utils import Environment, EnvType
@@ -54,6 +55,7 @@ class Ledger(Application[str]):
     def __init__(self, location: LedgerLocation, *, read_only: bool = False) -> None:
         self.location = location
         self._read_only = read_only
+        self._appended = ("", 0, 0)
         with self._told_as_damage():
             super().__init__()
 
@@ -79,6 +81,7 @@ class Ledger(Application[str]):
         Raises:
             AnotherWriter: if the stream has grown since it was read.
             LedgerDamaged: if the store can't be written.
+            BadInput: if an event holds what can't be stored, such as a number that isn't finite.
         """
         records = [
             Record(
@@ -89,22 +92,31 @@ class Ledger(Application[str]):
             )
             for offset, event in enumerate(events, start=1)
         ]
-        stored = [self.mapper.to_stored_event(cast("DomainEventProtocol[str]", r)) for r in records]
+        if not records:
+            return stream
+        stored = [self._mapper.to_stored(record) for record in records]
         with self._told_as_damage():
             try:
-                self.recorder.insert_events(stored)
+                positions = self._recorder.insert_events(stored)
             except IntegrityError as error:
                 raise AnotherWriter(
                     f"another runner has written to {stream.id} in {self.location} since version "
                     f"{stream.version}; this one stops. One runner per env and exchange."
                 ) from error
-        return project(stream, records)
+        stream = project(stream, records)
+        self._appended = (stream.id, stream.version, positions[-1])
+        return stream
 
     def stream(self, stream_id: str, *, version: int | None = None) -> StreamState:
-        """Return the stream folded, up to a version if one is given; empty if it isn't there."""
+        """
+        Return the stream folded, up to a version if one is given; empty if it isn't there.
+
+        Raises:
+            LedgerDamaged: if an event is missing or doesn't decode, naming its version.
+        """
         with self._told_as_damage():
             try:
-                return cast(
+                stream = cast(
                     "StreamState",
                     self.repository.get(
                         stream_id,
@@ -114,6 +126,13 @@ class Ledger(Application[str]):
                 )
             except AggregateNotFoundError:
                 return StreamState(stream_id)
+            if not self._recorder.select_position(stream_id, stream.version):
+                last = self._recorder.select_last(stream_id)[0]
+                raise LedgerDamaged(
+                    f"stream {stream_id}: expected version {stream.version}, of which there is a "
+                    f"snapshot, was {last} at the end; events are missing"
+                )
+            return stream
 
     def stream_ids(self) -> list[str]:
         """Return the ids of all streams, in order."""
@@ -122,6 +141,8 @@ class Ledger(Application[str]):
 
     def position(self, stream: StreamState) -> int:
         """Return the position of the last event that the stream's fold has seen."""
+        if self._appended[:2] == (stream.id, stream.version):
+            return self._appended[2]
         with self._told_as_damage():
             return self._recorder.select_position(stream.id, stream.version)
 
@@ -151,8 +172,8 @@ class Ledger(Application[str]):
 
         Leaving the context ends it.
         """
-        with self._told_as_damage(), self.recorder.subscribe(gt=after) as subscription:
-            yield (self._mapper.to_record(stored) for stored in subscription)
+        with self.recorder.subscribe(gt=after) as subscription:
+            yield self._told_records(subscription)
 
     def last_version(self, stream_id: str) -> int:
         """Return the stream's last version in the store; 0 if it isn't there."""
@@ -202,6 +223,11 @@ class Ledger(Application[str]):
     @property
     def _mapper(self) -> LedgerMapper:
         return cast("LedgerMapper", self.mapper)
+
+    def _told_records(self, notifications: Iterable[Notification]) -> Iterator[Record]:
+        # What goes wrong where the records are used is no damage of the ledger.
+        with self._told_as_damage():
+            yield from map(self._mapper.to_record, notifications)
 
     @contextmanager
     def _told_as_damage(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ import msgspec
 from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import Mapper, StoredEvent
 
-from domain.errors import LedgerDamaged
+from domain.errors import BadInput, LedgerDamaged
 from domain.events import (
     ClockFault,
     Event,
@@ -55,6 +55,8 @@ UPCASTS: Final[Mapping[str, Upcast]] = {}
 """By old name: the next version's name, and what makes its fields from the old ones."""
 
 SNAPSHOT_NAME: Final = "state_snapshot.v1"
+
+_NULL: Final = b"null"
 
 _T = TypeVar("_T")
 
@@ -144,17 +146,42 @@ class LedgerMapper(Mapper[str]):
 
     def to_stored_event(self, domain_event: DomainEventProtocol[str]) -> StoredEvent:
         """Return the record or snapshot as the row that is stored."""
-        if isinstance(domain_event, Snapshot):
-            name = SNAPSHOT_NAME
-            state = msgspec.Raw(self._encoder.encode(domain_event.state))
-            stored = self._encoder.encode(_StoredSnapshot(domain_event.fold_version, state))
-        elif isinstance(domain_event, Record):
-            name = self._names[type(domain_event.event)]
-            envelope = _Envelope(domain_event.event, domain_event.decided_at_ms, domain_event.root)
-            stored = self._encoder.encode(envelope)
-        else:
+        if isinstance(domain_event, Record):
+            return self.to_stored(domain_event)
+        if not isinstance(domain_event, Snapshot):
             raise TypeError(f"expected a Record or a Snapshot, was {type(domain_event).__name__}")
-        return StoredEvent(domain_event.stream, domain_event.version, name, stored)
+        state = msgspec.Raw(self._encoder.encode(domain_event.state))
+        stored = self._encoder.encode(_StoredSnapshot(domain_event.fold_version, state))
+        return StoredEvent(domain_event.stream, domain_event.version, SNAPSHOT_NAME, stored)
+
+    def to_stored(self, record: Record) -> StoredEvent:
+        """
+        Return the record as the row that is stored.
+
+        Raises:
+            BadInput: if the event would be read back as another one, or not at all.
+        """
+        name = self._names[type(record.event)]
+        try:
+            stored = self._encoder.encode(
+                _Envelope(record.event, record.decided_at_ms, record.root)
+            )
+        except (ValueError, OverflowError) as error:
+            raise BadInput(f"{name} of stream {record.stream} can't be stored: {error}") from error
+        row = StoredEvent(record.stream, record.version, name, stored)
+        # JSON has no number that isn't finite: it would become null, which nobody could read.
+        if _NULL in stored:
+            self._check_readable(record, row)
+        return row
+
+    def _check_readable(self, record: Record, row: StoredEvent) -> None:
+        problem = "it holds a number that isn't finite"
+        try:
+            if self.to_record(row).event == record.event:
+                return
+        except LedgerDamaged as error:
+            problem = str(error)
+        raise BadInput(f"{row.topic} of stream {record.stream} can't be stored: {problem}")
 
     def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[str]:
         """Return the record or snapshot that a stored row holds."""

@@ -20,7 +20,6 @@ from eventsourcing.persistence import (
     AggregateRecorder,
     IntegrityError,
     Notification,
-    OperationalError,
     StoredEvent,
     Subscription,
 )
@@ -60,7 +59,8 @@ def check_format(path: Path) -> bool:
     try:
         if not path.exists() or path.stat().st_size == 0:
             return False
-        with closing(sqlite3.connect(_uri(path, read_only=True), uri=True)) as connection:
+        uri = _uri_to_read(path, _rest(path))
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
             application_id = _pragma(connection, "application_id")
             version = _pragma(connection, "user_version")
             tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -146,12 +146,9 @@ class _Pool(SQLiteConnectionPool):
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         super().__init__(
-            db_name=_uri(path, read_only=read_only),
-            lock_timeout=LOCK_TIMEOUT_SEC,
-            pool_size=1,
-            max_overflow=0,
+            db_name=path.name, lock_timeout=LOCK_TIMEOUT_SEC, pool_size=1, max_overflow=0
         )
-        self._path = path
+        self._path = path.resolve()
         self._read_only = read_only
         self._rest: _Rest | None = None
 
@@ -167,16 +164,16 @@ class _Pool(SQLiteConnectionPool):
         return super().get_connection(timeout, is_writer=is_writer)
 
     def check_unchanged(self) -> None:
-        """Raise OperationalError if a file that was read as one nobody writes was written."""
+        """Raise CannotTell if a file that was read as one nobody writes was written."""
         if self._rest is not None and _stat(self._path) != self._rest:
-            raise OperationalError("it was written while it was read; read it again")
+            raise CannotTell(f"{self._path} was written while it was read; read it again")
 
     def _create_connection(self) -> SQLiteConnection:
         self._rest = _rest(self._path) if self._read_only else None
         # The library's connections keep one prepared statement (`cached_statements=True`), and
         # read-only ones would be set to WAL.
         connection = sqlite3.connect(
-            _uri(self._path, read_only=self._read_only),
+            _uri_to_read(self._path, self._rest) if self._read_only else _uri(self._path, "rwc"),
             uri=True,
             timeout=LOCK_TIMEOUT_SEC,
             isolation_level=None,
@@ -207,7 +204,7 @@ class LedgerRecorder(SQLiteApplicationRecorder):
         with self.datastore.transaction(commit=True) as cursor:
             # All or nothing: a reader must not meet a ledger without its table of snapshots.
             self._create_table(cursor)
-            snapshots._create_table(cursor)  # noqa: SLF001 - it is our own
+            snapshots._create_table(cursor)
             cursor.execute(f"PRAGMA application_id={APPLICATION_ID}")
             cursor.execute(f"PRAGMA user_version={FORMAT_VERSION}")
 
@@ -221,6 +218,7 @@ class LedgerRecorder(SQLiteApplicationRecorder):
         Raises:
             IntegrityError: if the store has one of the versions already.
         """
+        del kwargs  # The library's word for what a tracking recorder also writes; this is none.
         rows = [
             (stored.originator_id, stored.originator_version, stored.topic, stored.state)
             for stored in stored_events
@@ -361,21 +359,18 @@ class LedgerFactory(SQLiteFactory):
     def __init__(self, path: Path, *, read_only: bool) -> None:
         super().__init__({"SQLITE_DBNAME": ":memory:", "ORIGINATOR_ID_TYPE": "text"})
         self.datastore.close()
-        if not check_format(path) and read_only:
+        self._is_new = not check_format(path)
+        if self._is_new and read_only:
             raise CannotTell(f"there is no ledger at {path}, or nothing in it yet")
         self.datastore = LedgerDatastore(path, read_only=read_only)
-        self._read_only = read_only
 
     def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:
-        """Return the recorder of snapshots."""
-        recorder = SnapshotRecorder(self.datastore, f"stored_{purpose}")
-        if self.env_create_table():
-            recorder.create_table()
-        return recorder
+        """Return the recorder of snapshots; its table was made with that of the events."""
+        return SnapshotRecorder(self.datastore, f"stored_{purpose}")
 
     def env_create_table(self) -> bool:
-        """Return whether missing tables are made."""
-        return not self._read_only
+        """Return whether the tables are to be made."""
+        return self._is_new
 
     def is_snapshotting_enabled(self) -> bool:
         """Return True: every ledger has snapshots."""
@@ -389,9 +384,12 @@ _Rest = tuple[int, int, int]
 def _rest(path: Path) -> _Rest | None:
     """Return the file's looks if nobody has it open for writing; None if somebody may have."""
     path = path.resolve()
-    wal = path.with_name(path.name + "-wal")
-    # Whoever writes has a log beside the file; an empty one is left behind by other readers.
-    return None if wal.exists() and wal.stat().st_size else _stat(path)
+    try:
+        # Whoever writes has a log beside the file; an empty one is left behind by readers.
+        is_written = path.with_name(path.name + "-wal").stat().st_size > 0
+    except FileNotFoundError:
+        is_written = False
+    return None if is_written else _stat(path)
 
 
 def _stat(path: Path) -> _Rest:
@@ -399,14 +397,19 @@ def _stat(path: Path) -> _Rest:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _uri(path: Path, *, read_only: bool) -> str:
-    """Return the URI to open a ledger by."""
-    uri = path.resolve().as_uri()
-    if not read_only:
-        return f"{uri}?mode=rwc"
-    # To read in WAL mode SQLite makes files beside the ledger: impossible in a folder that can't
-    # be written, and in another user's name an obstacle to the runner.
-    return f"{uri}?mode=ro" if _rest(path) is None else f"{uri}?mode=ro&immutable=1"
+def _uri_to_read(path: Path, rest: _Rest | None) -> str:
+    """
+    Return the URI to read a ledger by.
+
+    To read in WAL mode SQLite makes files beside the ledger: impossible in a folder that can't be
+    written, and made in another user's name an obstacle to the runner. Nor are they needed for a
+    file that nobody writes.
+    """
+    return _uri(path, "ro" if rest is None else "ro&immutable=1")
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"{path.resolve().as_uri()}?mode={mode}"
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> Any:

@@ -129,7 +129,7 @@ def check_limits(limits: GateLimits) -> GateLimits:
         threshold = limits.thresholds[kpi.name]
         if not kpi.is_valid(threshold):
             raise BadInput(
-                f"--{kpi.gate_option}: expected a number{_domain(kpi)}, was {threshold:g}"
+                f"--{kpi.gate_option}: expected a finite number{_domain(kpi)}, was {threshold:g}"
             )
     if not 0 <= limits.max_age_sec < float("inf"):
         raise BadInput(f"--max-age: expected seconds from 0 (any age), was {limits.max_age_sec:g}")
@@ -202,7 +202,9 @@ def _read(path: Path, decode: Callable[[bytes], _View]) -> tuple[_View | None, C
     try:
         value = decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return None, _unknown(path.name, f"{path.name} is not well-formed: {error}")
+        # The error may quote the file, whose control characters mustn't reach a terminal.
+        told = str(error).encode("unicode_escape").decode()
+        return None, _unknown(path.name, f"{path.name} is not well-formed: {told}")
     return value, Check(path.name, None, Outcome.PASS, f"{path.name} is well-formed")
 
 
@@ -245,7 +247,7 @@ def _age(summary: Summary, limits: GateLimits, now_ms: int) -> Check:
     age_sec, max_sec = age_ms / 1000, limits.max_age_sec
     outcome = Outcome.UNKNOWN
     if age_ms < -FUTURE_MS_MAX:
-        sentence = f"generated_at_utc is {-age_sec:.12g} s in the future: {text}"
+        sentence = f"generated_at_utc is {-age_sec:.12g} s in the future: {text!r}"
     elif max_sec and age_sec > max_sec:
         sentence = f"age {age_sec:.12g} s > {max_sec:.12g} s: stale"
     else:

@@ -114,7 +114,7 @@ class Ledger:
     def windows(
         self, count: int, every: SymbolReadings = OK, **symbols: SymbolReadings
     ) -> list[Event]:
-        """Decide so many more windows alike, all symbols not named by `every`; return the last's."""
+        """Decide so many windows alike, symbols not named by `every`; return the last's events."""
         events: list[Event] = []
         for _ in range(count):
             arrived = {name: symbols.get(name, every) for name in self.state.symbol_names}

@@ -3,11 +3,13 @@
 import math
 
 import pytest
-from decider_spec import BTC, ETH, OK, Ledger, last_observed, readings
+from decider_spec import BTC, ETH, HEALTHY, MINUTE_MS, OK, START_MS, Ledger, last_observed, readings
 
+from domain.commands import ObserveWindow
 from domain.kpis import KPI_BY_NAME, KPIS, Defect, Reading, Verdict
 from domain.policy import Policy
 from domain.verdicts import Violation, format_reading, format_threshold, format_value, worst_verdict
+from domain.windows import SymbolReadings, WindowReadings
 
 BREACHES = [
     # KPI, value, threshold, verdict, reason, margin
@@ -58,8 +60,8 @@ def test_a_value_equal_to_its_threshold_is_ok_and_the_next_float_beyond_is_a_bre
     ledger.windows(1, readings(**{kpi: beyond}))
     assert ledger.verdict == row.verdict
     value, _, threshold = ledger.reasons_of()[0].partition("=")[2].split(" ")
-    assert float(value) == beyond
     assert float(threshold) == row.threshold
+    assert row.is_breached(float(value), float(threshold))
 
 
 @pytest.mark.parametrize(
@@ -170,12 +172,16 @@ def test_the_worst_of_no_verdicts_is_ok() -> None:
 
 def test_a_window_keeps_what_arrived_with_notional_and_fills_and_drops_strangers() -> None:
     ledger = Ledger()
-    arrived = readings(edge_bps=Defect.STALE)
-    observed = last_observed(ledger.windows(1, arrived))
-    assert observed.symbols[0].readings == arrived
-    assert observed.symbols[0].violations == (
+    arrived = SymbolReadings(kpis={**HEALTHY, "edge_bps": Defect.STALE}, notional=80.0, fills=7)
+    window = WindowReadings(start_ms=START_MS, symbols={ETH: OK, BTC: arrived}, feed_position="1-7")
+    observed = last_observed(ledger.when(ObserveWindow(readings=window)))
+    (one,) = observed.symbols
+    assert one.readings == arrived
+    assert one.violations == (
         Violation(kpi="edge_bps", verdict=Verdict.WARN, no_data_windows=1, arrived=Defect.STALE),
     )
+    assert observed.feed_position == "1-7"
+    assert observed.end_ms == START_MS + MINUTE_MS
 
 
 @pytest.mark.parametrize(
