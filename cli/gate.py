@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-import msgspec
 
 from cli.options import ARTIFACTS_FOLDER, DEFAULT_EXCHANGE, json_option, live_option
 from cli.setup import PROD
+from cli.texts import to_json
 from domain.kpis import KPIS
 from ledger.streams import stream_key
 from projections.gate import (
@@ -97,12 +97,10 @@ def gate(path: Path, max_age: float, env: str | None, as_json: bool, **threshold
     found = read_settled(path)
     result = judge(found, limits, now_ms=time.time_ns() // 1_000_000)
     if as_json:
-        _print(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
+        _print(to_json(result))
     else:
         _print(_told(result))
-    # Not click's Exit: run by cli.main (standalone_mode=False), click returns its code instead
-    # of leaving with it, and a gate that found violations would end with 0.
-    sys.exit(result.exit_code)
+    raise click.exceptions.Exit(result.exit_code)
 
 
 def read_settled(folder: Path, *, sleep: Callable[[float], None] = time.sleep) -> ArtifactsRead:

@@ -3,9 +3,8 @@ The `live` command. Subcommands are imported when they are called, so that help 
 """
 
 import importlib
-import os
 import sys
-from typing import Any, Final
+from typing import Final, NoReturn
 
 import click
 
@@ -72,16 +71,15 @@ def live() -> None:
     """Live Ledger: turns a live-trading bot down or off when it goes wrong, and remembers why."""
 
 
-def main(command: click.Command = live, args: list[str] | None = None) -> Any:
+def main(command: click.Command = live, args: list[str] | None = None) -> NoReturn:
     """
     Run a command and leave the process with its exit code.
 
     Errors are told on stderr in one line; see `domain.errors` for the codes.
     """
     try:
-        command.main(args=args, standalone_mode=False, prog_name=None)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        # Without its standalone mode click returns the code that a command exits with.
+        code = command.main(args=args, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -91,10 +89,7 @@ def main(command: click.Command = live, args: list[str] | None = None) -> Any:
     except LiveError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not complain while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Final
-from urllib.parse import urlsplit
 
 import click
-import msgspec
 
 from cli.account import tell_cause
-from cli.clock import SystemClock, window_at
+from cli.clock import SystemClock
+from cli.feeding import check_source, open_live, open_series, past_windows
 from cli.options import (
     DEFAULT_ENV,
     DEFAULT_EXCHANGE,
@@ -27,42 +26,24 @@ from cli.options import (
     ledger_option,
     live_option,
 )
+from cli.run_options import FeedOptions, RunOptions
 from cli.runner import Outcome, Runner
 from cli.session import Session
-from cli.setup import PROD, adoption, check_feed_allowed, resolve_limits, start_run
+from cli.setup import PROD, adoption, resolve_limits, start_run
 from cli.texts import interval_ms_of, split_symbols
 from domain.errors import BadInput
-from domain.events import KpiObserved
 from domain.state import State
 from domain.windows import WindowReadings
 from feeds.base import LiveFeed, SeriesFeed
-from ledger.application import Ledger, StreamState
-from ledger.location import LedgerLocation, parse_location
+from ledger.application import Ledger
+from ledger.location import parse_location
 from ledger.sqlite import remove_ledger
-from ledger.streams import StreamKey, stream_key
+from ledger.streams import stream_key
 from projections.files import prepare_folder
 
 DEFAULT_SYMBOLS: Final = ("BTCUSDT",)
 DEFAULT_INTERVAL_MS: Final = 60_000
 MOCK_FEED: Final = "mock://healthy"
-
-
-class RunOptions(msgspec.Struct, frozen=True):
-    """What `live run` was told, checked as far as can be without a ledger."""
-
-    key: StreamKey
-    feed: str
-    location: LedgerLocation
-    is_fresh: bool
-    artifacts: Path
-    symbols: tuple[str, ...] | None
-    interval_ms: int | None
-    iterations: int | None
-    profile: str | None
-    policy: Path | None
-    speed: float | None
-    adopt_policy: bool
-    quiet: bool
 
 
 @click.command()
@@ -142,137 +123,96 @@ def run(
         raise BadInput("--redis-url: Redis is not wired yet; use --feed mock://... or file:PATH")
     if speed is not None and not 0 < speed < float("inf"):
         raise BadInput(f"--speed: expected more than 0, was {speed}")
-    source = feed or MOCK_FEED
-    is_fresh = ledger is None and _scheme(source) == "mock"
+    source = FeedOptions(source=feed or MOCK_FEED, speed=speed)
+    key = stream_key(env, exchange, dry_run=dry_run)
+    check_source(source, env=env)
+    is_fresh = ledger is None and source.scheme == "mock"
     options = RunOptions(
-        key=stream_key(env, exchange, dry_run=dry_run),
+        key=key,
         feed=source,
+        redis=None,
         location=parse_location(ledger or (MOCK_LEDGER if is_fresh else DEFAULT_LEDGER)),
         is_fresh=is_fresh,
         artifacts=artifacts,
         symbols=None if symbols is None else split_symbols(symbols),
         interval_ms=None if interval_sec is None else interval_ms_of(interval_sec),
-        iterations=iterations,
+        iterations=1 if iterations is None and source.scheme == "mock" else iterations,
         profile=ramp_profile,
         policy=policy,
-        speed=speed,
         adopt_policy=adopt_policy,
         quiet=quiet,
     )
-    check_feed_allowed(env, _scheme(source))
-    _run(options, SystemClock())
-
-
-def _run(options: RunOptions, clock: SystemClock) -> None:
-    """Open what the run needs, run it, and say what it came to."""
     prepare_folder(options.artifacts)
     prepare_folder(options.location.path.parent, option="--ledger")
     if options.is_fresh:
         remove_ledger(options.location.path)
-    with Ledger.open(options.location) as ledger:
-        stream = ledger.stream(str(options.key))
-        series = _open_series(options, stream.state)
-        symbols = _symbols(options, stream.state, series)
-        interval_ms = _interval(options, stream.state, series)
-        live = None if series else _open_mock(options, ledger, stream, symbols, interval_ms, clock)
-        feed: SeriesFeed | LiveFeed | None = series or live
-        assert feed is not None
-        limits = resolve_limits(
-            stream.state,
-            symbols,
-            env=options.key.env,
-            profile_name=options.profile,
-            policy_file=options.policy,
-        )
-        for warning in (*limits.warnings, *(series.warnings if series else ())):
-            click.secho(f"WARNING: {warning}", err=True, fg="yellow")
-        start = start_run(
-            options.key,
-            stream.state,
-            interval_ms=interval_ms,
-            feed=feed.description,
-            feed_kind=feed.kind,
-            now_ms=clock.now_ms(),
-        )
-        may_loosen = options.key.env != PROD or options.adopt_policy
-        adopt = adoption(limits, symbols, allow_loosening=may_loosen)
-        session = Session(ledger, stream, start, adopt)
-        say = _mute if options.quiet else click.echo
-        runner = Runner(session, ledger, options.artifacts, clock, say)
-        with _stopped_by_signals(clock):
-            outcome = _drive(runner, options, series, live, interval_ms, clock)
-        _say_outcome(outcome, options, session.stream.state)
+    with Ledger.open(options.location) as opened:
+        _run(options, opened, SystemClock())
 
 
-def _drive(
-    runner: Runner,
-    options: RunOptions,
-    series: SeriesFeed | None,
-    live: LiveFeed | None,
-    interval_ms: int,
-    clock: SystemClock,
-) -> Outcome:
-    if series is not None:
-        click.echo(f"interval {interval_ms / 1000:g} s, {series.window_count} windows", err=True)
-        total = min(options.iterations or series.window_count, series.window_count)
-        with _progress(series.windows(), total) as windows:
-            return runner.run_series(
-                windows,
-                iterations=options.iterations or 0,
-                speed=options.speed,
-                interval_ms=interval_ms,
-            )
-    assert live is not None
-    iterations = 1 if options.iterations is None else options.iterations
-    if options.is_fresh and iterations:
-        # The mock market is as ready to tell its past as its present: nobody waits for it.
-        first = window_at(clock.now_ms(), interval_ms) - iterations * interval_ms
-        past = _past_windows(live, first, iterations, interval_ms)
-        with _progress(past, iterations) as windows:
-            return runner.run_series(windows, iterations=0, speed=None, interval_ms=interval_ms)
-    return runner.run_live(live, iterations=iterations, interval_ms=interval_ms)
-
-
-def _open_series(options: RunOptions, state: State) -> SeriesFeed | None:
-    """Return the file feed, checked to its end; None for another feed."""
-    scheme, _, path = options.feed.partition(":")
-    if scheme == "mock":
-        if options.speed is not None:
-            raise BadInput("--speed: only a file feed can be played at another pace")
-        return None
-    if scheme != "file" or not path:
-        raise BadInput(
-            f"--feed: expected mock://SCENARIO?seed=N or file:PATH, was {scheme}:..."
-            if path
-            else f"--feed: expected mock://SCENARIO?seed=N or file:PATH, was {options.feed!r}"
-        )
-    from feeds.kpi_file import open_kpi_file  # noqa: PLC0415
-
-    symbols = options.symbols or state.symbol_names or None
-    return open_kpi_file(
-        Path(path.removeprefix("//")), symbols=symbols, interval_ms=options.interval_ms
+def _run(options: RunOptions, ledger: Ledger, clock: SystemClock) -> None:
+    """Put the run together, drive it, and say what it came to."""
+    stream = ledger.stream(str(options.key))
+    series = open_series(options, stream.state)
+    symbols = _symbols(options, stream.state, series)
+    interval_ms = _interval_ms(options, stream.state, series)
+    live: LiveFeed | None = None
+    if series is None:
+        live = open_live(options, ledger, stream, symbols, interval_ms, clock.now_ms())
+    feed: SeriesFeed | LiveFeed | None = series or live
+    assert feed is not None
+    limits = resolve_limits(
+        stream.state,
+        symbols,
+        env=options.key.env,
+        profile_name=options.profile,
+        policy_file=options.policy,
     )
+    for warning in (*limits.warnings, *(series.warnings if series else ())):
+        click.secho(f"WARNING: {warning}", err=True, fg="yellow")
+    start = start_run(
+        options.key,
+        stream.state,
+        interval_ms=interval_ms,
+        feed=feed.description,
+        feed_kind=feed.kind,
+        now_ms=clock.now_ms(),
+    )
+    may_loosen = options.key.env != PROD or options.adopt_policy
+    session = Session(ledger, stream, start, adoption(limits, symbols, allow_loosening=may_loosen))
+    say = _mute if options.quiet else click.echo
+    runner = Runner(session, ledger, options.artifacts, clock, say)
+    with _stopped_by_signals(clock):
+        if series is not None:
+            outcome = _drive_series(runner, options, series)
+        else:
+            assert live is not None
+            outcome = _drive_live(runner, options, live, interval_ms, clock)
+    _say_outcome(outcome, options, session.stream.state)
 
 
-def _open_mock(
-    options: RunOptions,
-    ledger: Ledger,
-    stream: StreamState,
-    symbols: tuple[str, ...],
-    interval_ms: int,
-    clock: SystemClock,
-) -> LiveFeed:
-    """Return the mock feed; its scenario begins with the stream's first window."""
-    from feeds.mock import MockFeed  # noqa: PLC0415
+def _drive_series(runner: Runner, options: RunOptions, series: SeriesFeed) -> Outcome:
+    seconds, count = series.interval_ms / 1000, series.window_count
+    click.echo(f"interval {seconds:g} s, {count} windows", err=True)
+    iterations = options.iterations or 0
+    with _progress(series.windows(), min(iterations or count, count)) as windows:
+        return runner.run_series(
+            windows,
+            iterations=iterations,
+            speed=options.feed.speed,
+            interval_ms=series.interval_ms,
+        )
 
-    first = window_at(clock.now_ms(), interval_ms)
-    if options.is_fresh:
-        first -= (1 if options.iterations is None else options.iterations) * interval_ms
-    for record in ledger.records(stream.id):
-        if isinstance(record.event, KpiObserved):
-            first = record.event.window
-            break
-    return MockFeed(options.feed, symbols, interval_ms=interval_ms, origin_ms=first)
+
+def _drive_live(
+    runner: Runner, options: RunOptions, live: LiveFeed, interval_ms: int, clock: SystemClock
+) -> Outcome:
+    iterations = options.iterations or 0
+    if not (options.is_fresh and iterations):
+        return runner.run_live(live, iterations=iterations, interval_ms=interval_ms)
+    past = past_windows(live, now_ms=clock.now_ms(), windows=iterations, interval_ms=interval_ms)
+    with _progress(past, iterations) as windows:
+        return runner.run_series(windows, iterations=0, speed=None, interval_ms=interval_ms)
 
 
 def _symbols(options: RunOptions, state: State, series: SeriesFeed | None) -> tuple[str, ...]:
@@ -283,23 +223,15 @@ def _symbols(options: RunOptions, state: State, series: SeriesFeed | None) -> tu
     return DEFAULT_SYMBOLS if series is None else series.symbols
 
 
-def _interval(options: RunOptions, state: State, series: SeriesFeed | None) -> int:
+def _interval_ms(options: RunOptions, state: State, series: SeriesFeed | None) -> int:
     if series is not None:
         return series.interval_ms
     return options.interval_ms or state.interval_ms or DEFAULT_INTERVAL_MS
 
 
-def _past_windows(
-    feed: LiveFeed, first: int, windows: int, interval_ms: int
-) -> Iterator[WindowReadings]:
-    for index in range(windows):
-        start_ms = first + index * interval_ms
-        yield feed.collect(start_ms, start_ms + interval_ms)
-
-
 @contextlib.contextmanager
 def _progress(windows: Iterable[WindowReadings], total: int) -> Iterator[Iterable[WindowReadings]]:
-    """Give the windows, behind a progress bar where stderr is a terminal and stdout isn't."""
+    """Give the windows, behind a progress bar where that has a terminal to itself."""
     if not sys.stderr.isatty() or sys.stdout.isatty() or total < 2:
         yield windows
         return
@@ -336,10 +268,6 @@ def _say_outcome(outcome: Outcome, options: RunOptions, state: State) -> None:
         err=True,
     )
     click.echo(f"ledger {options.location}, artifacts {options.artifacts}", err=True)
-
-
-def _scheme(source: str) -> str:
-    return urlsplit(source).scheme
 
 
 def _mute(_line: str) -> None:

@@ -40,7 +40,7 @@ class Session:
         self.is_started = False
         self._ledger = ledger
         self._start = start
-        self._adoption = adoption
+        self._adoption: AdoptPolicy | None = adoption
         self._recorded = RecordedWindows(ledger, stream.id)
         self._snapshot_version = stream.version
         self._decide([start, replace(adoption, window=stream.state.next_window or 0)])
@@ -55,12 +55,12 @@ class Session:
         if not self.is_new(readings.start_ms):
             return self._observe_known(readings, decided_at_ms)
         # Missing windows are passed under the policy in force before, then the new one is adopted.
-        commands: list[Command] = [
-            PassWindows(until=readings.start_ms),
-            replace(self._adoption, window=readings.start_ms),
-            ObserveWindow(readings=readings),
-        ]
-        return self._append(commands, decided_at_ms)
+        commands: list[Command] = [PassWindows(until=readings.start_ms)]
+        if self._adoption is not None:
+            commands.append(replace(self._adoption, window=readings.start_ms))
+        events = self._append([*commands, ObserveWindow(readings=readings)], decided_at_ms)
+        self._adoption = None
+        return events
 
     def observe_clock(self, window: int, *, decided_at_ms: int) -> list[Event]:
         """Compare the clock's window with the ledger's last; return a fault if there is one."""

@@ -23,9 +23,6 @@ from ledger.streams import StreamKey
 from profiles.loader import DEFAULT_PROFILE, Profiles, load_profiles
 
 PROD: Final = "prod"
-REPLAYABLE_KINDS: Final = frozenset({"mock", "file"})
-"""Feeds that are no live market: prod refuses them."""
-
 POLICY_BYTES_MAX: Final = 1 << 20
 
 
@@ -82,20 +79,6 @@ def resolve_limits(
     else:
         policy = state.policy
     return Limits(policy, profile, _check_limit(profiles, profile, symbols, env=env))
-
-
-def check_feed_allowed(env: str, feed_kind: str) -> None:
-    """
-    Refuse in prod what isn't a live market.
-
-    Raises:
-        BadInput: naming the feed.
-    """
-    if env == PROD and feed_kind in REPLAYABLE_KINDS:
-        raise BadInput(
-            f"--env prod refuses a {feed_kind} feed: its windows are no live market; "
-            "use --redis-url or another live feed, or another --env"
-        )
 
 
 def start_run(

@@ -2,10 +2,16 @@
 From the text of an option to its value, and from a value to JSON text.
 """
 
+import re
+from typing import Final
+
 import msgspec
 
 from domain.errors import BadInput
 from domain.windows import check_interval, check_symbols
+
+_DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
+_UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def split_symbols(text: str) -> tuple[str, ...]:
@@ -34,3 +40,19 @@ def interval_ms_of(interval_sec: float) -> int:
 def to_json(value: object) -> str:
     """Return a value as JSON for people to read, without a newline at its end."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def duration_ms_of(text: str) -> int:
+    """
+    Return a duration such as `90s`, `30m`, `2h` or `1d` in milliseconds.
+
+    Raises:
+        BadInput: if it is none, or longer than a year.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise BadInput(f"expected a duration such as 90s, 30m, 2h or 1d, was {text!r}")
+    duration_ms = int(found[1]) * _UNIT_MS[found[2]]
+    if not 0 < duration_ms <= 366 * _UNIT_MS["d"]:
+        raise BadInput(f"expected a duration of up to a year, was {text!r}")
+    return duration_ms

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -119,11 +120,12 @@ def check_interval(interval_ms: int, *, source: str) -> int:
     return interval_ms
 
 
+@lru_cache(maxsize=256)
 def format_time(time_ms: int) -> str:
     """Return ISO text in UTC to the second, or to the millisecond where there is a fraction."""
     time = _EPOCH + timedelta(milliseconds=time_ms)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{text}.{time_ms % 1000:03d}Z" if time_ms % 1000 else f"{text}Z"
+    precision = "milliseconds" if time_ms % 1000 else "seconds"
+    return time.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
 def format_minute(time_ms: int) -> str:

@@ -36,14 +36,25 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         BadInput: if a file can't be written; the old ones are still there.
     """
-    temporary = {name: folder / f".{name}.{os.getpid()}.tmp" for name in files}
+    temporary = {name: f"{folder}/.{name}.{os.getpid()}.tmp" for name in files}
     try:
         for name, content in files.items():
-            temporary[name].write_bytes(content)
+            _write(temporary[name], content)
         for name, path in temporary.items():
-            path.replace(folder / name)
+            os.replace(path, f"{folder}/{name}")  # noqa: PTH105 - four times quicker than pathlib's
     except OSError as error:
         for path in temporary.values():
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                Path(path).unlink(missing_ok=True)
         raise BadInput(f"--artifacts: {folder} can't be written: {error.strerror}") from None
+
+
+def _write(path: str, content: bytes) -> None:
+    """Write a whole file without the buffers that a stream would bring."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+    finally:
+        os.close(descriptor)

@@ -172,7 +172,7 @@ def summary_of(state: State, place: LedgerPlace) -> Summary:
         counts=state.counts,
         window=window_span(observed),
         hysteresis=hysteresis_of(state),
-        overrides=tuple(_override_view(override) for override in state.overrides_in_force),
+        overrides=tuple(override_view(override) for override in state.overrides_in_force),
         ledger=place,
     )
 
@@ -290,7 +290,7 @@ def _reset_view(reset: Reset) -> ResetView:
     return ResetView(window, reset.symbol, reset.reasons)
 
 
-def _override_view(override: Override) -> OverrideView:
+def override_view(override: Override) -> OverrideView:
     expires = override.expires_at_ms
     return OverrideView(
         id=override.id,

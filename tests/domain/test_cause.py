@@ -22,10 +22,11 @@ from decider_spec import (
 )
 from msgspec.structs import replace
 
-from domain.commands import ObserveClock
+from domain.commands import ObserveClock, ObserveWindow
 from domain.events import CauseKind, StateTransitioned, TradingState
 from domain.policy import Policy
 from domain.state import Reset
+from domain.windows import WindowReadings
 
 BOTH = readings(edge_bps=2.0, risk_ratio=0.45)
 
@@ -97,9 +98,9 @@ def test_by_recovery_from_cooldown_the_reason_counts_that_policys_windows() -> N
 
 
 def test_by_gap_the_reason_gives_its_start_its_exclusive_end_and_its_windows() -> None:
-    ledger = Ledger(None, BTC)
-    ledger.windows(1)
-    ledger.state = replace(ledger.state, window=at(-1))
+    ledger = Ledger()
+    last = WindowReadings(start_ms=at(-1), symbols={BTC: OK})
+    ledger.when(ObserveWindow(readings=last))
     ledger.skip(120)
     assert ledger.mode == ("FROZEN", 0.0)
     assert ledger.cause == (
@@ -167,7 +168,7 @@ def test_the_cause_is_kept_through_later_windows_until_the_next_transition() -> 
     assert ledger.cause == (("edge_bps=2.0 < 2.5", "risk=0.45 > 0.40"), BTC)
     ledger.clear()
     ledger.windows(24)
-    assert ledger.cause == (("recovered after 24 OK windows",), None)
+    assert ledger.state.reasons == ("recovered after 24 OK windows",)
 
 
 def test_a_state_holds_from_the_end_of_the_window_that_decided_it() -> None:
