@@ -45,6 +45,8 @@ DEFAULT_SYMBOLS: Final = ("BTCUSDT",)
 DEFAULT_INTERVAL_MS: Final = 60_000
 MOCK_FEED: Final = "mock://healthy"
 
+_CLEAR_LINE: Final = "\r\x1b[K"
+
 
 @click.command()
 @live_option(
@@ -180,7 +182,7 @@ def _run(options: RunOptions, ledger: Ledger, clock: SystemClock) -> None:
     )
     may_loosen = options.key.env != PROD or options.adopt_policy
     session = Session(ledger, stream, start, adoption(limits, symbols, allow_loosening=may_loosen))
-    say = _mute if options.quiet else click.echo
+    say = _mute if options.quiet else _say
     runner = Runner(session, ledger, options.artifacts, clock, say)
     with _stopped_by_signals(clock):
         if series is not None:
@@ -231,8 +233,8 @@ def _interval_ms(options: RunOptions, state: State, series: SeriesFeed | None) -
 
 @contextlib.contextmanager
 def _progress(windows: Iterable[WindowReadings], total: int) -> Iterator[Iterable[WindowReadings]]:
-    """Give the windows, behind a progress bar where that has a terminal to itself."""
-    if not sys.stderr.isatty() or sys.stdout.isatty() or total < 2:
+    """Give the windows, behind a progress bar where there is a terminal to show it."""
+    if not sys.stderr.isatty() or total < 2:
         yield windows
         return
     with click.progressbar(windows, length=total, label="Deciding", file=sys.stderr) as bar:
@@ -268,6 +270,13 @@ def _say_outcome(outcome: Outcome, options: RunOptions, state: State) -> None:
         err=True,
     )
     click.echo(f"ledger {options.location}, artifacts {options.artifacts}", err=True)
+
+
+def _say(line: str) -> None:
+    """Print a line; a progress bar that stands there makes room and comes back after it."""
+    if sys.stderr.isatty():
+        click.echo(_CLEAR_LINE, err=True, nl=False)
+    click.echo(line)
 
 
 def _mute(_line: str) -> None:

@@ -2,12 +2,21 @@
 
 import json
 import signal
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from support import decisions, live, records, replay_rows, row, spawn, wait_for_version, write_jsonl
 
-from domain.events import KpiObserved, RunStarted, RunStopped
+from domain.events import (
+    ClockFault,
+    GapObserved,
+    KpiObserved,
+    RunStarted,
+    RunStopped,
+    StateTransitioned,
+)
 
 BAD = {"edge_bps": 2.0, "risk_ratio": 0.45}
 
@@ -198,3 +207,44 @@ def test_another_writer_ends_the_run_with_code_4(folder: Path, incident: Path) -
     _, err = process.communicate(timeout=60)
     assert {other.code, process.returncode} == {0, 4}
     assert "another runner has written to dev:bybit" in err + other.err
+
+
+def test_a_stopped_process_leaves_a_gap_and_freezes(folder: Path) -> None:
+    process = spawn(
+        "run", "--feed", "mock://", "--ledger", "l.sqlite",
+        "--interval-sec", "0.1", "--iterations", "0", cwd=folder,
+    )  # fmt: skip
+    version = wait_for_version(folder / "l.sqlite", 4, process)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGCONT)
+    wait_for_version(folder / "l.sqlite", version + 3, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    events = [record.event for record in records(folder / "l.sqlite")]
+    gaps = [event for event in events if isinstance(event, GapObserved)]
+    assert max(gap.windows for gap in gaps) >= 3
+    frozen = [event for event in events if isinstance(event, StateTransitioned)]
+    assert frozen[0].state == "FROZEN"
+    assert frozen[0].reasons[0].startswith("runner down ")
+
+
+def test_a_clock_behind_the_ledger_freezes_until_it_has_passed(folder: Path) -> None:
+    ahead = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(hours=1)
+    rows = [{**row(0), "window_start": (ahead + timedelta(minutes=m)).isoformat()} for m in (0, 1)]
+    path = write_jsonl(folder / "ahead.jsonl", rows)
+    assert live("run", "--feed", f"file:{path}", "--ledger", "l.sqlite").code == 0
+    process = spawn(
+        "run", "--feed", "mock://", "--ledger", "l.sqlite", "--iterations", "0", cwd=folder
+    )
+    wait_for_version(folder / "l.sqlite", 8, process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    events = [record.event for record in records(folder / "l.sqlite")]
+    faults = [event for event in events if isinstance(event, ClockFault)]
+    assert len(faults) == 1
+    assert 3_600_000 - 60_000 <= faults[0].behind_ms <= 3_660_000
+    cause = f"clock is {faults[0].behind_ms // 1000} s behind the ledger"
+    assert f"ACTIVE -> FROZEN (throttle 0): {cause}" in out
