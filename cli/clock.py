@@ -8,6 +8,7 @@ that was stopped, is noticed at once. Source: DESIGN.md section 1, Windows; Gaps
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 SLICE_SEC: Final = 0.25
@@ -25,9 +26,13 @@ class SystemClock:
         """Return milliseconds since the epoch, UTC."""
         return time.time_ns() // 1_000_000
 
-    def sleep_until(self, time_ms: int) -> bool:
+    def sleep_until(self, time_ms: int, attend: Callable[[int], None] | None = None) -> bool:
         """
         Sleep until the wall clock shows a time.
+
+        Args:
+            time_ms: the time to wait for.
+            attend: called with the time before each piece of sleep, at least once.
 
         Returns:
             Whether it does now: False after a stop or a step of the clock, when the caller must
@@ -35,7 +40,9 @@ class SystemClock:
         """
         while not self.stop.is_set():
             before_ms, before_sec = self.now_ms(), time.monotonic()
-            left_ms = time_ms - before_ms
+            if attend is not None:
+                attend(before_ms)
+            left_ms = time_ms - self.now_ms()
             if left_ms <= 0:
                 return True
             self.stop.wait(min(left_ms / 1000, SLICE_SEC))

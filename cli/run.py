@@ -15,6 +15,7 @@ from typing import Final
 import click
 
 from cli.account import tell_cause
+from cli.attendant import Attendant
 from cli.clock import SystemClock
 from cli.feeding import check_source, open_live, open_series, past_windows
 from cli.options import (
@@ -26,6 +27,7 @@ from cli.options import (
     ledger_option,
     live_option,
 )
+from cli.outputs import NoPublisher, Outputs
 from cli.run_options import FeedOptions, RunOptions
 from cli.runner import Outcome, Runner
 from cli.session import Session
@@ -36,7 +38,9 @@ from domain.state import State
 from domain.windows import WindowReadings
 from feeds.base import LiveFeed, SeriesFeed
 from ledger.application import Ledger
+from ledger.inbox import Inbox
 from ledger.location import parse_location
+from ledger.lock import StreamLock
 from ledger.sqlite import remove_ledger
 from ledger.streams import stream_key
 from projections.files import prepare_folder
@@ -146,10 +150,12 @@ def run(
     )
     prepare_folder(options.artifacts)
     prepare_folder(options.location.path.parent, option="--ledger")
-    if options.is_fresh:
-        remove_ledger(options.location.path)
-    with Ledger.open(options.location) as opened:
-        _run(options, opened, SystemClock())
+    clock = SystemClock()
+    with StreamLock(options.location, str(options.key), now_ms=clock.now_ms()):
+        if options.is_fresh:
+            remove_ledger(options.location.path)
+        with Ledger.open(options.location) as opened:
+            _run(options, opened, clock)
 
 
 def _run(options: RunOptions, ledger: Ledger, clock: SystemClock) -> None:
@@ -183,7 +189,9 @@ def _run(options: RunOptions, ledger: Ledger, clock: SystemClock) -> None:
     may_loosen = options.key.env != PROD or options.adopt_policy
     session = Session(ledger, stream, start, adoption(limits, symbols, allow_loosening=may_loosen))
     say = _mute if options.quiet else _say
-    runner = Runner(session, ledger, options.artifacts, clock, say)
+    outputs = Outputs(ledger, options.artifacts, NoPublisher())
+    attendant = Attendant(session, ledger, Inbox(options.location, stream.id))
+    runner = Runner(session, outputs, attendant, clock, say)
     with _stopped_by_signals(clock):
         if series is not None:
             outcome = _drive_series(runner, options, series)

@@ -1,28 +1,31 @@
 """
 The run loops: over windows that are all there, and along the clock.
 
+A window's steps are append, publish, artifacts, in this order: what is put out was recorded first.
 Source: DESIGN.md section 1, Windows, Gaps, duplicates, late windows, clocks; section 4, `live run`.
 """
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from cli.account import count_decided, tell
+from cli.attendant import Attendant
 from cli.clock import SystemClock, due_window, is_missed, window_at
+from cli.outputs import Outputs
 from cli.session import Session
+from domain.commands import ObserveClock
+from domain.errors import LedgerDamaged
 from domain.events import Event
 from domain.windows import WindowReadings
 from feeds.base import LiveFeed
-from ledger.application import Ledger
-from projections.artifacts import write_artifacts
 
 ARTIFACTS_EVERY_MS: Final = 1_000
-"""How often a run that outpaces the clock renews the artifacts."""
+"""How often a run that outpaces the clock renews what it puts out."""
 
 
 class Outcome(NamedTuple):
-    """What a run came to: windows read, decided, already known or late; why it ended."""
+    """What a run came to: windows read, windows decided, whether a signal ended it."""
 
     windows: int
     decided: int
@@ -30,22 +33,22 @@ class Outcome(NamedTuple):
 
 
 class Runner:
-    """Feeds a session's decisions to the artifacts, and tells what happened."""
+    """Drives a session, puts out what it decides, and tells what happened."""
 
     def __init__(
         self,
         session: Session,
-        ledger: Ledger,
-        artifacts: Path,
+        outputs: Outputs,
+        attendant: Attendant,
         clock: SystemClock,
         say: Callable[[str], None],
     ) -> None:
         self._session = session
-        self._ledger = ledger
-        self._artifacts = artifacts
+        self._outputs = outputs
+        self._attendant = attendant
         self._clock = clock
         self._say = say
-        self._artifacts_due_ms = 0
+        self._outputs_due_ms = 0
         self._decided = 0
 
     def run_series(
@@ -60,25 +63,28 @@ class Runner:
         Decide windows that are all there, as fast as can be, or at a multiple of their own pace.
 
         Args:
+            series: the windows, in order.
             iterations: how many windows to read at most; 0 for all.
             speed: windows' time over wall time; None for no waiting.
+            interval_ms: a window's length.
         """
         windows, first_ms, began_ms = 0, 0, 0
-        for readings in series:
-            if self._clock.stop.is_set() or (iterations and windows == iterations):
-                break
-            if speed is not None and self._session.is_new(readings.start_ms):
-                if not first_ms:
-                    first_ms, began_ms = readings.start_ms, self._clock.now_ms()
-                ended_ms = readings.start_ms + interval_ms - first_ms
-                self._wait_until(began_ms + round(ended_ms / speed))
-                if self._clock.stop.is_set():
+        with self._failing_closed():
+            for readings in series:
+                if self._clock.stop.is_set() or (iterations and windows == iterations):
                     break
-            windows += 1
-            self._observe(readings)
-            if self._clock.now_ms() >= self._artifacts_due_ms:
-                self._write_artifacts()
-        return self._end(windows)
+                if speed is not None and self._session.is_new(readings.start_ms):
+                    if not first_ms:
+                        first_ms, began_ms = readings.start_ms, self._clock.now_ms()
+                    ended_ms = readings.start_ms + interval_ms - first_ms
+                    self._wait_until(began_ms + round(ended_ms / speed))
+                    if self._clock.stop.is_set():
+                        break
+                windows += 1
+                events = self._observe(readings)
+                if self._clock.now_ms() >= self._outputs_due_ms:
+                    self._put_out(events)
+            return self._end(windows)
 
     def run_live(self, feed: LiveFeed, *, iterations: int, interval_ms: int) -> Outcome:
         """
@@ -87,24 +93,34 @@ class Runner:
         A window that isn't decided within one interval of its end is left to be a gap.
         """
         windows = 0
-        while not self._clock.stop.is_set() and (not iterations or windows < iterations):
-            window = self._await_window(interval_ms)
-            if window is None:
-                continue
-            windows += 1
-            self._observe(feed.collect(window, window + interval_ms))
-            self._write_artifacts()
-            self._session.snapshot_if_due()
-        return self._end(windows)
+        with self._failing_closed():
+            while not self._clock.stop.is_set() and (not iterations or windows < iterations):
+                window = self._await_window(feed, interval_ms)
+                if window is None:
+                    continue
+                windows += 1
+                self._put_out(self._observe(feed.collect(window, window + interval_ms)))
+                self._session.snapshot_if_due()
+            return self._end(windows)
 
-    def _await_window(self, interval_ms: int) -> int | None:
+    def _await_window(self, feed: LiveFeed, interval_ms: int) -> int | None:
         """Return the window that is over and due; None if the caller must look again."""
         now_ms = self._clock.now_ms()
-        self._tell(
-            self._session.observe_clock(window_at(now_ms, interval_ms), decided_at_ms=now_ms)
-        )
+        behind = ObserveClock(window=window_at(now_ms, interval_ms))
+        events = self._tell(self._session.apply(behind, decided_at_ms=now_ms))
+        if events:
+            self._put_out(events)
         window = due_window(now_ms, interval_ms, self._session.stream.state.next_window)
-        if not self._clock.sleep_until(window + interval_ms):
+
+        def attend(now_ms: int) -> None:
+            feed.poll(now_ms)
+            for notice in (*feed.notices(), *self._outputs.publisher.notices()):
+                self._say(notice)
+            events = self._tell(self._attendant.attend(now_ms))
+            if events:
+                self._put_out(events)
+
+        if not self._clock.sleep_until(window + interval_ms + feed.lateness_ms, attend):
             return None
         return None if is_missed(self._clock.now_ms(), window, interval_ms) else window
 
@@ -112,24 +128,35 @@ class Runner:
         while not self._clock.stop.is_set() and not self._clock.sleep_until(time_ms):
             pass
 
-    def _observe(self, readings: WindowReadings) -> None:
-        self._tell(self._session.observe(readings, decided_at_ms=self._clock.now_ms()))
+    def _observe(self, readings: WindowReadings) -> list[Event]:
+        return self._tell(self._session.observe(readings, decided_at_ms=self._clock.now_ms()))
 
-    def _tell(self, events: list[Event]) -> None:
+    def _tell(self, events: list[Event]) -> list[Event]:
         self._decided += count_decided(events)
         for line in tell(events):
             self._say(line)
+        return events
 
-    def _write_artifacts(self) -> None:
-        write_artifacts(self._ledger, self._session.stream, self._artifacts)
-        self._artifacts_due_ms = self._clock.now_ms() + ARTIFACTS_EVERY_MS
+    def _put_out(self, events: list[Event]) -> None:
+        self._outputs.publish(self._session.stream, events)
+        self._outputs.write_artifacts(self._session.stream)
+        self._outputs_due_ms = self._clock.now_ms() + ARTIFACTS_EVERY_MS
 
     def _end(self, windows: int) -> Outcome:
-        """Append the run's end, renew the artifacts and store the fold."""
+        """Append the run's end, renew what is put out and store the fold."""
         stopped = self._clock.stop.is_set()
         reason = "stopped by a signal" if stopped else "the windows asked for are decided"
         self._session.stop(reason, at_ms=self._clock.now_ms())
-        if self._session.stream.state.observed is not None:
-            self._write_artifacts()
+        self._put_out([])
+        self._outputs.publisher.close(self._session.stream)
         self._session.snapshot()
         return Outcome(windows, self._decided, stopped)
+
+    @contextmanager
+    def _failing_closed(self) -> Iterator[None]:
+        """Publish nothing but FROZEN once the ledger can't be written."""
+        try:
+            yield
+        except LedgerDamaged as error:
+            self._outputs.publisher.publish_fault(self._session.stream, str(error))
+            raise

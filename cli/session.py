@@ -13,7 +13,6 @@ from cli.recorded import RecordedWindows
 from domain.commands import (
     AdoptPolicy,
     Command,
-    ObserveClock,
     ObserveWindow,
     PassWindows,
     StartRun,
@@ -62,11 +61,16 @@ class Session:
         self._adoption = None
         return events
 
-    def observe_clock(self, window: int, *, decided_at_ms: int) -> list[Event]:
-        """Compare the clock's window with the ledger's last; return a fault if there is one."""
-        if not decide(self.stream.state.policy, self.stream.state, ObserveClock(window=window)):
+    def apply(self, command: Command, *, decided_at_ms: int) -> list[Event]:
+        """
+        Append what an operator's or a watcher's command causes; return it.
+
+        Raises:
+            CommandRefused: if it isn't allowed now.
+        """
+        if not decide(self.stream.state.policy, self.stream.state, command):
             return []
-        return self._append([ObserveClock(window=window)], decided_at_ms)
+        return self._append([command], decided_at_ms)
 
     def stop(self, reason: str, *, at_ms: int) -> None:
         """Append the run's end, if the run was begun."""

@@ -1,0 +1,151 @@
+"""
+The durable inbox by which an operator's word reaches the runner of a stream.
+
+A request is a file, renamed into place once it is on the disk; the runner answers with another one
+and takes the request away, in this order. Only the runner writes to the ledger.
+Source: DESIGN.md section 1, Overrides.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from domain.commands import ApplyOverride, ClearOverride
+from domain.errors import BadInput
+from domain.events import Override
+from ledger.location import LedgerLocation
+
+REQUEST_BYTES_MAX: Final = 64 * 1024
+REQUESTS_MAX: Final = 1_000
+
+_REQUEST: Final = ".request.json"
+_ANSWER: Final = ".answer.json"
+
+
+class Clearance(msgspec.Struct, frozen=True):
+    """An operator's word to end an override."""
+
+    override_id: str
+    at_ms: int
+    actor: str
+    reason: str = ""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """
+    What an operator asks for; exactly one of `override` and `clearance` is there.
+
+    `valid_until_ms` is when it is no longer meant: an unfreeze must not come into force at a later
+    start, of which nobody thinks any more. None for never.
+    """
+
+    id: str
+    override: Override | None = None
+    clearance: Clearance | None = None
+    valid_until_ms: int | None = None
+
+    @property
+    def command(self) -> ApplyOverride | ClearOverride:
+        """The command that it stands for."""
+        if self.override is not None:
+            return ApplyOverride(override=self.override)
+        assert self.clearance is not None
+        asked = self.clearance
+        return ClearOverride(
+            id=asked.override_id, at_ms=asked.at_ms, actor=asked.actor, reason=asked.reason
+        )
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What became of a request: `refused` says why not, if it wasn't done."""
+
+    version: int
+    refused: str | None = None
+
+
+class Inbox:
+    """The requests to one stream's runner."""
+
+    def __init__(self, location: LedgerLocation, stream_id: str) -> None:
+        name = f"{location.path.name}.{stream_id.replace(':', '.')}.inbox"
+        self._folder = location.path.with_name(name)
+
+    def put(self, request: Request) -> None:
+        """
+        Leave a request; it is on the disk when this returns.
+
+        Raises:
+            BadInput: if it can't be written, or too many wait already.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if len(list(self._folder.iterdir())) >= REQUESTS_MAX:
+                raise BadInput(f"{self._folder} holds {REQUESTS_MAX} requests; is a runner there?")
+            _write_durably(self._folder / f"{request.id}{_REQUEST}", msgspec.json.encode(request))
+        except OSError as error:
+            raise BadInput(f"{self._folder} can't be written: {error.strerror}") from error
+
+    def pending(self) -> list[Request]:
+        """Return the requests that wait, the oldest first; what doesn't decode is set aside."""
+        try:
+            names = sorted(os.listdir(self._folder))
+        except FileNotFoundError:
+            return []
+        found = [self._read(self._folder / name) for name in names if name.endswith(_REQUEST)]
+        return [request for request in found if request is not None]
+
+    def answer(self, request: Request, answer: Answer) -> None:
+        """Answer a request and take it away."""
+        _write_durably(self._folder / f"{request.id}{_ANSWER}", msgspec.json.encode(answer))
+        (self._folder / f"{request.id}{_REQUEST}").unlink(missing_ok=True)
+
+    def take_answer(self, request: Request) -> Answer | None:
+        """Return the answer if there is one, and take it away."""
+        path = self._folder / f"{request.id}{_ANSWER}"
+        try:
+            answer = msgspec.json.decode(path.read_bytes(), type=Answer)
+        except FileNotFoundError:
+            return None
+        path.unlink(missing_ok=True)
+        return answer
+
+    def withdraw(self, request: Request) -> bool:
+        """Take a request back; return whether it still waited."""
+        try:
+            (self._folder / f"{request.id}{_REQUEST}").unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _read(self, path: Path) -> Request | None:
+        try:
+            with path.open("rb") as file:
+                data = file.read(REQUEST_BYTES_MAX + 1)
+            request = msgspec.json.decode(data, type=Request)
+            if (request.override is None) == (request.clearance is None):
+                raise msgspec.ValidationError("expected either an override or a clearance")
+        except FileNotFoundError:
+            return None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(path.with_suffix(".malformed"))
+            return None
+        return request
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, and on the disk when this returns."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
