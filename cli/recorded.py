@@ -2,13 +2,20 @@
 Looking up what the ledger already holds of a window, without holding it all in memory.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from domain.events import KpiObserved, LateWindowObserved
 from ledger.application import READ_BATCH, Ledger
 from ledger.reading import first_version_from
 
 PAGE: Final = READ_BATCH
+
+
+class Recorded(NamedTuple):
+    """A recorded window's content hash, and the symbols that it was of."""
+
+    content: str
+    symbols: tuple[str, ...]
 
 
 class RecordedWindows:
@@ -21,12 +28,12 @@ class RecordedWindows:
     def __init__(self, ledger: Ledger, stream_id: str) -> None:
         self._ledger = ledger
         self._stream_id = stream_id
-        self._page: dict[int, str] = {}
+        self._page: dict[int, Recorded] = {}
         self._span = range(0)
         self._late: set[tuple[int, str]] | None = None
 
-    def content(self, window: int) -> str | None:
-        """Return the content hash of an observed window, None if it was missing."""
+    def find(self, window: int) -> Recorded | None:
+        """Return what the ledger holds of a window, None if it was missing."""
         if window not in self._span:
             self._read_page(window)
         return self._page.get(window)
@@ -55,5 +62,6 @@ class RecordedWindows:
         for record in self._ledger.page(self._stream_id, after=version - 1, limit=PAGE):
             if isinstance(record.event, KpiObserved):
                 last = record.event.window
-                self._page[last] = record.event.content
+                symbols = tuple(symbol.memory.symbol for symbol in record.event.symbols)
+                self._page[last] = Recorded(record.event.content, symbols)
         self._span = range(window, last + 1)

@@ -91,19 +91,22 @@ class Session:
 
     def _observe_known(self, readings: WindowReadings, decided_at_ms: int) -> list[Event]:
         state = self.stream.state
-        arrived = {symbol: readings.symbols.get(symbol, NOTHING) for symbol in state.symbol_names}
-        content = content_hash(readings.start_ms, arrived)
-        recorded = self._recorded.content(readings.start_ms)
-        if content == recorded:
+        window = readings.start_ms
+        recorded = self._recorded.find(window)
+        symbols = state.symbol_names if recorded is None else recorded.symbols
+        arrived = {symbol: readings.symbols.get(symbol, NOTHING) for symbol in symbols}
+        content = content_hash(window, arrived)
+        if recorded is not None and content == recorded.content:
             return []
         command = ObserveWindow(
             readings=readings,
-            recorded_content=recorded,
-            known_late=self._recorded.is_known_late(readings.start_ms, content),
+            recorded_content=None if recorded is None else recorded.content,
+            recorded_symbols=None if recorded is None else recorded.symbols,
+            known_late=self._recorded.is_known_late(window, content),
         )
         if not decide(state.policy, state, command):
             return []
-        self._recorded.add_late(readings.start_ms, content)
+        self._recorded.add_late(window, content)
         return self._append([command], decided_at_ms)
 
     def _append(self, commands: Sequence[Command], decided_at_ms: int) -> list[Event]:

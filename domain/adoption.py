@@ -54,20 +54,20 @@ def adoption_changes(state: State, command: AdoptPolicy) -> list[PolicyChange]:
     """Return every difference between what is in force and what is to be adopted."""
     changes = policy_changes(state.policy, command.policy, command.symbols)
     before, after = state.symbol_names, command.symbols
+    # A symbol that may trade no more doesn't enter the window's verdict any more either.
+    leaves = bool(
+        set(before) - set(after)
+        or set(_within(before, state.profile)) - set(_within(after, command.profile))
+    )
     if before != after:
-        may_trade_no_more = set(_within(before, state.profile)) - set(
-            _within(after, command.profile)
-        )
-        changes.append(
-            PolicyChange("symbols", ",".join(before), ",".join(after), bool(may_trade_no_more))
-        )
+        changes.append(PolicyChange("symbols", ",".join(before), ",".join(after), leaves))
     if state.profile != command.profile:
         changes.append(
             PolicyChange(
                 "profile",
                 _profile_text(state.profile),
                 _profile_text(command.profile),
-                _is_larger(command.profile, state.profile),
+                leaves or _is_larger(command.profile, state.profile),
             )
         )
     return changes

@@ -55,13 +55,18 @@ class ObserveWindow(_Command, frozen=True):
     """
     Decide one window.
 
-    `recorded_content` is the content hash that the ledger has for a window which isn't newer than
-    its last, and `known_late` whether this very content was recorded as late before: the caller
-    looks both up, for the state doesn't hold every window.
+    The state doesn't hold every window, so for one that isn't newer than the last the caller looks
+    up what the ledger has of it.
+
+    Attributes:
+        recorded_content: its content hash, None if it was missing.
+        recorded_symbols: the symbols that it was of; None for those of now.
+        known_late: whether this very content was recorded as late before.
     """
 
     readings: WindowReadings
     recorded_content: str | None = None
+    recorded_symbols: tuple[str, ...] | None = None
     known_late: bool = False
 
 

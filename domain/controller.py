@@ -54,7 +54,14 @@ from domain.gaps import pass_windows
 from domain.judging import observe_window, throttle_in
 from domain.policy import Policy
 from domain.state import State
-from domain.windows import NOTHING, content_hash, format_time
+from domain.windows import (
+    NOTHING,
+    TIME_MS_MAX,
+    check_interval,
+    content_hash,
+    format_time,
+    without_unwritable,
+)
 
 
 def decide(policy: Policy, state: State, command: Command) -> list[Event]:
@@ -146,6 +153,7 @@ def _start_run(policy: Policy, state: State, command: StartRun) -> list[Event]:
             f"this stream's interval is {state.interval_ms / 1000:g} s and can't be changed to "
             f"{command.interval_ms / 1000:g} s; use another ledger for another interval"
         )
+    check_interval(command.interval_ms, source="the run's interval")
     started = RunStarted(
         run_id=command.run_id,
         ledger_id=command.ledger_id,
@@ -188,6 +196,7 @@ def _observe_window(policy: Policy, state: State, command: ObserveWindow) -> lis
             f"window {format_time(start_ms)} is not aligned to the stream's interval of "
             f"{state.interval_ms / 1000:g} s"
         )
+    _check_time(start_ms)
     if state.window is not None and start_ms <= state.window:
         return _observe_late(state, command)
     events = _pass_windows(policy, state, start_ms)
@@ -202,9 +211,10 @@ def _observe_window(policy: Policy, state: State, command: ObserveWindow) -> lis
 
 def _observe_late(state: State, command: ObserveWindow) -> list[Event]:
     readings = command.readings
+    asked_for = command.recorded_symbols or state.symbol_names
     symbols = {
-        symbol: readings.symbols[symbol]
-        for symbol in state.symbol_names
+        symbol: without_unwritable(readings.symbols[symbol])
+        for symbol in asked_for
         if readings.symbols.get(symbol, NOTHING) != NOTHING
     }
     content = content_hash(readings.start_ms, symbols)
@@ -214,6 +224,7 @@ def _observe_late(state: State, command: ObserveWindow) -> list[Event]:
 
 
 def _pass_windows(policy: Policy, state: State, until: int) -> list[Event]:
+    _check_time(until)
     if state.next_window is None or until <= state.next_window:
         return []
     missing = (until - state.next_window) // state.interval_ms
@@ -384,10 +395,15 @@ def _throttle_changes(before: State, after: State, at_ms: int) -> list[Event]:
     ]
 
 
+def _check_time(time_ms: int) -> None:
+    if not -TIME_MS_MAX <= time_ms <= TIME_MS_MAX:
+        raise CommandRefused(f"expected a time in milliseconds since 1970, was {time_ms}")
+
+
 def _throttle_of(text: str) -> float | None:
     """Return the throttle that a key's text stands for, None if it is none."""
     try:
         throttle = float(text)
     except ValueError:
         return None
-    return throttle if 0.0 <= throttle <= 1.0 else None
+    return throttle + 0.0 if 0.0 <= throttle <= 1.0 else None  # A negative zero becomes zero.

@@ -21,7 +21,7 @@ from domain.kpis import KPIS, Verdict
 from domain.policy import Policy
 from domain.state import State, effective_throttles, is_held
 from domain.verdicts import Violation, breach, worst_verdict
-from domain.windows import NOTHING, SymbolReadings, content_hash
+from domain.windows import NOTHING, SymbolReadings, content_hash, without_unwritable
 
 WARN_SYMBOL_THROTTLE = 0.5
 """The per-symbol throttle of a symbol that is WARN, or on probation."""
@@ -49,19 +49,15 @@ def observe_window(
         start_ms: the window's start.
         arrived: readings by symbol; symbols that aren't the controller's are left out.
     """
-    readings = [arrived.get(memory.symbol, NOTHING) for memory in state.symbols]
-    throttles_before = effective_throttles(state, state.throttle, state.symbols)
+    readings = [without_unwritable(arrived.get(memory.symbol, NOTHING)) for memory in state.symbols]
     judged = [
         judge_symbol(
             policy,
             memory,
             reading,
-            halted=memory.halted and effective == 0.0,
             held=is_held(state, memory.symbol, start_ms),
         )
-        for memory, reading, effective in zip(
-            state.symbols, readings, throttles_before, strict=True
-        )
+        for memory, reading in zip(state.symbols, readings, strict=True)
     ]
     counted = judged[: state.symbols_within_limit]
     verdict = window_verdict(policy, state, counted)
@@ -110,13 +106,12 @@ def observe_window(
 
 
 def judge_symbol(
-    policy: Policy, memory: SymbolMemory, readings: SymbolReadings, *, halted: bool, held: bool
+    policy: Policy, memory: SymbolMemory, readings: SymbolReadings, *, held: bool
 ) -> SymbolObservation:
     """
     Return one symbol's verdict, its violations in table order, and what is remembered of it.
 
     Args:
-        halted: its effective throttle was 0.0 since the previous window.
         held: a freeze override held it in the window.
 
     Source: DESIGN.md section 1, No data is never OK. Every rule is evaluated, always.
@@ -140,7 +135,7 @@ def judge_symbol(
         if reading is None:
             if not (was_breached or kpi.name in policy.required_kpis):
                 continue
-            if halted and kpi.name in policy.waived_when_halted:
+            if memory.halted and kpi.name in policy.waived_when_halted:
                 excused_kpis.append(kpi.name)
                 continue
         no_data[kpi.name] = count = memory.no_data.get(kpi.name, 0) + 1

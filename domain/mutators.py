@@ -94,6 +94,7 @@ def gap_observed(state: State, event: GapObserved) -> State:
         excused=False,
         last_reset=Reset(last, None, (gap_reason(event),)),
         window=last,
+        clock_behind=False,
         overrides=_not_over(state, event.end_ms),
         counts=replace(
             state.counts,
@@ -203,7 +204,7 @@ def _freeze(memory: SymbolMemory) -> SymbolMemory:
 
 
 def _forget(memory: SymbolMemory) -> SymbolMemory:
-    return SymbolMemory(symbol=memory.symbol)
+    return SymbolMemory(symbol=memory.symbol, halted=memory.halted)
 
 
 def _change_memories(

@@ -192,7 +192,10 @@ def policy_changes(before: Policy, after: Policy, symbols: tuple[str, ...]) -> l
     for key, if_higher in looser_if_higher.items():
         old, new = getattr(before, key), getattr(after, key)
         if old != new:
-            changes.append(PolicyChange(key, str(old), str(new), (new > old) == if_higher))
+            # Down to 1, a window in which every symbol is frozen on its own is no longer WARN.
+            isolates_no_more = key == "global_freeze_symbols" and new == 1
+            loosens = (new > old) == if_higher or isolates_no_more
+            changes.append(PolicyChange(key, str(old), str(new), loosens))
     for key, looser_if_added in (("required_kpis", False), ("waived_when_halted", True)):
         old_kpis, new_kpis = set(getattr(before, key)), set(getattr(after, key))
         if old_kpis != new_kpis:
@@ -244,7 +247,7 @@ def _overlay(base: Mapping[str, float], given: object, at: str) -> dict[str, flo
     for key, threshold in _as_object(given, at).items():
         if isinstance(threshold, bool) or not isinstance(threshold, int | float):
             raise ValueError(f"{at}.{key}: expected a number, was {threshold!r}")
-        thresholds[key] = float(threshold)
+        thresholds[key] = float(threshold) + 0.0  # A negative zero becomes zero.
     return thresholds
 
 

@@ -70,7 +70,7 @@ def format_value(kpi: Kpi, value: float, threshold: float) -> str:
 
     At least the KPI's decimals are shown, so that a breach never reads `edge_bps=2.5 < 2.5`.
     """
-    for decimals in range(kpi.decimals, _decimals(value) + 1):
+    for decimals in range(kpi.decimals, max(kpi.decimals, _decimals(value)) + 1):
         text = f"{value:.{decimals}f}"
         if kpi.is_breached(float(text), threshold):
             return text.removeprefix("-") if float(text) == 0 else text

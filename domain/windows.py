@@ -10,18 +10,23 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from math import isfinite, isnan
 from typing import Final
 
 import msgspec
 
 from domain.errors import BadInput
-from domain.kpis import KPIS, Reading
+from domain.kpis import KPIS, Defect, Reading
 
 SYMBOL_PATTERN: Final = re.compile(r"[A-Z0-9][A-Z0-9._-]{1,31}")
 SYMBOLS_MAX: Final = 500
 INTERVAL_MS_MAX: Final = 86_400_000
+TIME_MS_MAX: Final = 253_000_000_000_000
+"""A time of the year 9987: what lies beyond it is a mistaken unit."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST: Final = datetime(1, 1, 1, tzinfo=UTC) - _EPOCH
+_LAST: Final = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - _EPOCH
 
 
 class SymbolReadings(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,6 +44,27 @@ class SymbolReadings(msgspec.Struct, frozen=True, omit_defaults=True):
     fills: int | None = None
 
 
+def without_unwritable(readings: SymbolReadings) -> SymbolReadings:
+    """Return the readings with what no event can hold, NaN and infinities, named as defects."""
+    notional = readings.notional
+    is_known = notional is not None and isfinite(notional)
+    if (is_known or notional is None) and all(map(_is_writable, readings.kpis.values())):
+        return readings
+    kpis = {
+        name: reading if _is_writable(reading) else _defect_of(reading)
+        for name, reading in readings.kpis.items()
+    }
+    return SymbolReadings(kpis, notional if is_known else None, readings.fills)
+
+
+def _is_writable(reading: Reading) -> bool:
+    return isinstance(reading, Defect) or isfinite(reading)
+
+
+def _defect_of(number: float) -> Defect:
+    return Defect.NAN if isnan(number) else Defect.INFINITE
+
+
 NOTHING: Final = SymbolReadings()
 """A symbol that nothing arrived for."""
 
@@ -51,7 +77,7 @@ class WindowReadings(msgspec.Struct, frozen=True, omit_defaults=True):
         start_ms: the window's start.
         symbols: readings by symbol; a symbol that isn't here had nothing.
         feed_position: up to where a durable feed was read, as that feed writes it.
-        feed_counts: what the feed counted since its last window: `late`, `malformed`, `ignored`, ...
+        feed_counts: what the feed counted since its last window: `late`, `malformed`, ...
     """
 
     start_ms: int
@@ -141,10 +167,9 @@ def parse_time(text: str) -> int:
         ValueError: if the text is no ISO time, or has a fraction finer than a millisecond.
     """
     time = datetime.fromisoformat(text)
-    try:
-        elapsed = (time.replace(tzinfo=UTC) if time.tzinfo is None else time) - _EPOCH
-    except OverflowError:
-        raise ValueError(f"expected a time of the years 1 to 9999, was {text!r}") from None
+    elapsed = (time.replace(tzinfo=UTC) if time.tzinfo is None else time) - _EPOCH
+    if not _FIRST <= elapsed <= _LAST:
+        raise ValueError(f"expected a time of the years 1 to 9999 in UTC, was {text!r}")
     if elapsed.microseconds % 1000:
         raise ValueError(f"expected whole milliseconds, was {text!r}")
     return (elapsed.days * 86_400 + elapsed.seconds) * 1000 + elapsed.microseconds // 1000

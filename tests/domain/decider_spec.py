@@ -2,9 +2,9 @@
 Given, when, then for the controller: a stream that tests tell in windows and commands.
 
     ledger = Ledger(policy, BTC, ETH)
-    ledger.windows(3, BTCUSDT=WARN)         # given
-    ledger.when(ApplyOverride(...))         # when: returns the events
-    assert ledger.state.trading_state is TradingState.COOLDOWN    # then
+    ledger.windows(3, BTCUSDT=WARN)             # given
+    events = ledger.when(ApplyOverride(...))    # when
+    assert ledger.mode == ("COOLDOWN", 0.5)     # then
 """
 
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ from domain.windows import SymbolReadings, WindowReadings
 
 MINUTE_MS = 60_000
 START_MS = 1_767_621_600_000  # 2026-01-05T14:00:00Z
+KPI_NAMES = tuple(kpi.name for kpi in KPIS)
 BTC, ETH, SOL = "BTCUSDT", "ETHUSDT", "SOLUSDT"
 HEALTHY: dict[str, Reading] = {
     "edge_bps": 3.5,
@@ -95,20 +96,14 @@ class Ledger:
     ) -> None:
         self.state = State()
         self.events: list[Event] = []
-        adopted = Policy() if policy is None else policy
-        self.policy = adopted
         self.when(start_run(published=published))
-        self.when(
-            AdoptPolicy(window=START_MS, policy=adopted, symbols=symbols or (BTC,), profile=limits)
-        )
+        self.adopt(policy or Policy(), *(symbols or (BTC,)), profile=limits)
 
     def when(self, command: Command) -> list[Event]:
         """Decide the command, fold what follows, and return it."""
-        policy = command.policy if isinstance(command, AdoptPolicy) else self.policy
         events = decide(self.policy, self.state, command)
         self.state = fold(self.state, events)
         self.events += events
-        self.policy = policy
         return events
 
     def windows(
@@ -168,6 +163,10 @@ class Ledger:
         newest = self.state.overrides_in_force[-1].id
         moment = self.next_window if at_ms is None else at_ms
         return self.when(ClearOverride(id=newest, at_ms=moment, actor="kim"))
+
+    @property
+    def policy(self) -> Policy:
+        return self.state.policy
 
     @property
     def next_window(self) -> int:
@@ -242,6 +241,3 @@ def in_cooldown(policy: Policy | None = None, *symbols: str) -> Ledger:
 
 def last_observed(events: list[Event]) -> KpiObserved:
     return only(events, KpiObserved)
-
-
-KPI_NAMES = tuple(kpi.name for kpi in KPIS)

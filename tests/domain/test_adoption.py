@@ -218,12 +218,13 @@ def test_a_removed_symbol_is_loosening() -> None:
 
 
 def test_a_re_added_symbol_has_its_freeze_and_counts_its_ok_windows_from_zero() -> None:
-    ledger = Ledger(replace(SHORT, global_freeze_symbols=1), BTC, ETH)
+    ledger = Ledger(SHORT, BTC, ETH)
     ledger.windows(1, ETHUSDT=CRIT)
     ledger.windows(2)
     ledger.adopt(SHORT, BTC)
     ledger.windows(5)
     assert ledger.mode == ("ACTIVE", 1.0)
+    ledger.adopt(SHORT, BTC, SOL)
     ledger.adopt(SHORT, BTC, ETH)
     assert (ledger.per_symbol, ledger.effective) == ([1.0, 0.0], [1.0, 0.0])
     ledger.windows(2)

@@ -26,7 +26,7 @@ from domain.commands import ObserveClock, ObserveWindow
 from domain.events import CauseKind, StateTransitioned, TradingState
 from domain.policy import Policy
 from domain.state import Reset
-from domain.windows import WindowReadings
+from domain.windows import SymbolReadings, WindowReadings
 
 BOTH = readings(edge_bps=2.0, risk_ratio=0.45)
 
@@ -83,10 +83,10 @@ def test_a_cooldown_because_every_symbol_was_frozen_on_its_own_says_so() -> None
     [(OK, 24, "ACTIVE"), (NO_FILLS, 24, "COOLDOWN")],
 )
 def test_by_recovery_the_reason_counts_the_ok_windows(
-    arrived: object, windows: int, mode: str
+    arrived: SymbolReadings, windows: int, mode: str
 ) -> None:
     ledger = frozen()
-    ledger.windows(windows, arrived)  # type: ignore[arg-type]
+    ledger.windows(windows, arrived)
     assert ledger.mode[0] == mode
     assert ledger.cause == (("recovered after 24 OK windows",), None)
 

@@ -240,6 +240,7 @@ def test_a_known_window_stays_known_after_a_symbol_was_removed() -> None:
     again = ObserveWindow(
         readings=WindowReadings(start_ms=at(0), symbols={BTC: OK, ETH: OK}),
         recorded_content=observed.content,
+        recorded_symbols=(BTC, ETH),
     )
     ledger.adopt(Policy(), BTC)
     assert ledger.when(again) == []

@@ -9,6 +9,7 @@ from decider_spec import (
     NO_FILLS,
     OK,
     SHORT,
+    START_MS,
     WARN,
     Ledger,
     frozen,
@@ -18,6 +19,7 @@ from decider_spec import (
 )
 from msgspec.structs import replace
 
+from domain.commands import ObserveClock
 from domain.events import CauseKind, StateTransitioned, TradingState
 from domain.policy import Policy
 
@@ -172,6 +174,28 @@ def test_a_waiver_before_the_last_interruption_brings_no_probation() -> None:
     ledger.windows(3, NO_FILLS)
     ledger.windows(1, WARN)
     ledger.windows(4)
+    assert ledger.mode == ACTIVE
+
+
+@pytest.mark.parametrize("interruption", ["gap", "freeze", "clock", "loosening"])
+def test_a_waiver_before_whatever_set_the_count_back_brings_no_probation(
+    interruption: str,
+) -> None:
+    ledger = frozen(POLICY)
+    ledger.windows(3, NO_FILLS)
+    match interruption:
+        case "gap":
+            ledger.skip(1)
+        case "freeze":
+            ledger.override("freeze", at_ms=ledger.next_window)
+            ledger.clear(ledger.next_window)
+        case "clock":
+            ledger.when(ObserveClock(window=START_MS))
+        case _:
+            ledger.adopt(replace(POLICY, min_warn_windows=9))
+    ledger.windows(3)
+    assert ledger.mode == FROZEN
+    ledger.windows(1)
     assert ledger.mode == ACTIVE
 
 

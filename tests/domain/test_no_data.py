@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from domain.events import KpiObserved
 from domain.kpis import KPI_BY_NAME, KPIS, Defect, Reading
 from domain.policy import Policy
+from domain.windows import SymbolReadings
 
 REQUIRED = ("edge_bps", "maker_taker_ratio", "risk_ratio", "p95_latency_ms")
 EDGE_1, EDGE_2, EDGE_3 = (f"edge_bps=no data ({n} windows)" for n in (1, 2, 3))
@@ -197,11 +198,11 @@ def test_a_symbol_without_a_valid_kpi_is_never_ok_however_long_it_is_halted() ->
 
 
 @pytest.mark.parametrize("between", [OK, readings(edge_bps=1.0)])
-def test_a_count_starts_again_with_a_valid_value_even_a_breach(between: object) -> None:
+def test_a_count_starts_again_with_a_valid_value_even_a_breach(between: SymbolReadings) -> None:
     ledger = Ledger(Policy(waived_when_halted=()))
     ledger.windows(2, readings(edge_bps=None))
     assert ledger.reasons_of() == [EDGE_2]
-    ledger.windows(1, between)  # type: ignore[arg-type]
+    ledger.windows(1, between)
     ledger.windows(1, readings(edge_bps=None))
     assert ledger.reasons_of() == [EDGE_1]
 

@@ -119,6 +119,18 @@ def test_a_frozen_symbol_recovers_by_its_own_windows_from_the_end_of_its_freeze(
     assert ledger.effective == [1.0, 1.0]
 
 
+def test_a_freeze_for_a_moment_between_windows_sets_its_symbols_count_back() -> None:
+    ledger = Ledger(replace(SHORT, global_freeze_symbols=2), BTC, ETH)
+    ledger.windows(1, BTCUSDT=CRIT)
+    ledger.windows(2)
+    ledger.override("freeze", BTC, at_ms=ledger.next_window)
+    ledger.clear(ledger.next_window)
+    ledger.windows(2)
+    assert ledger.per_symbol == [0.0, 1.0]
+    ledger.windows(1)
+    assert ledger.per_symbol == [1.0, 1.0]
+
+
 def test_a_crit_during_a_freeze_is_no_second_transition() -> None:
     ledger = Ledger(SHORT)
     ledger.override("freeze")

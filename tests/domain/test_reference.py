@@ -19,7 +19,7 @@ def cases(draw: st.DrawFn, /) -> tuple[Ledger, Reference]:
     return ledger, Reference(msgspec.structs.asdict(policy), list(NAMES[:count]), limit)
 
 
-@settings(derandomize=True, deadline=None, max_examples=1500)
+@settings(derandomize=True, deadline=None, max_examples=1000)
 @given(cases(), series)
 def test_the_core_and_the_naive_reference_agree_on_every_window(
     case: tuple[Ledger, Reference], steps: list[Window | Gap]

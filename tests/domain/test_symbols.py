@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from domain.events import SymbolThrottleChanged
 from domain.policy import Policy
+from domain.windows import SymbolReadings
 
 ALONE = replace(SHORT, global_freeze_symbols=2)
 """One symbol's CRIT doesn't freeze the others."""
@@ -120,11 +121,13 @@ def test_a_symbol_that_was_warn_is_back_with_its_first_ok_window() -> None:
 
 
 @pytest.mark.parametrize("interruption", [WARN, CRIT, NOTHING])
-def test_a_symbol_that_went_crit_needs_its_ok_windows_in_a_row(interruption: object) -> None:
+def test_a_symbol_that_went_crit_needs_its_ok_windows_in_a_row(
+    interruption: SymbolReadings,
+) -> None:
     ledger = Ledger(ALONE, BTC, ETH)
     ledger.windows(1, BTCUSDT=CRIT)
     ledger.windows(2)
-    ledger.windows(1, BTCUSDT=interruption)  # type: ignore[arg-type]
+    ledger.windows(1, BTCUSDT=interruption)
     ledger.windows(2)
     assert ledger.per_symbol == [0.0, 1.0]
     ledger.windows(1)
