@@ -10,10 +10,11 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, pairwise
 from typing import Any, Final, cast
 
 import msgspec
-from eventsourcing.application import AggregateNotFoundError, Application
+from eventsourcing.application import AggregateNotFoundError, Application, Repository
 from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import (
     EventStore,
@@ -22,14 +23,16 @@ from eventsourcing.persistence import (
     Mapper,
     Notification,
     PersistenceError,
+    StoredEvent,
 )
 from eventsourcing.utils import Environment, EnvType
+from msgspec.structs import replace
 
 from domain.controller import evolve
 from domain.errors import AnotherWriter, LedgerDamaged
 from domain.events import Event
 from domain.state import FOLD_VERSION, State
-from ledger.codec import LedgerMapper, Record, Snapshot
+from ledger.codec import LedgerMapper, Record, Row, Snapshot, Superseded
 from ledger.location import LedgerLocation
 from ledger.sqlite import LedgerFactory, LedgerRecorder
 
@@ -212,6 +215,11 @@ class Ledger(Application[str]):
         """Return an event store that reads in batches."""
         return _BatchedEventStore(self.mapper, self.recorder)
 
+    def construct_repository(self) -> Repository[str]:
+        """Return a repository that folds from the last snapshot on."""
+        events = _EventsToFold(self.mapper, self.recorder)
+        return Repository(events, snapshot_store=self.snapshots)
+
     def construct_snapshot_store(self) -> EventStore[str]:
         """Return a store that gives only snapshots of this version of the fold."""
         return _FoldSnapshots(self.mapper, self.factory.aggregate_recorder(purpose="snapshots"))
@@ -258,13 +266,37 @@ class _BatchedEventStore(EventStore[str]):
         if desc or limit is not None:
             yield from super().get(originator_id, gt=gt, lte=lte, desc=desc, limit=limit)
             return
+        recorder = cast("LedgerRecorder", self.recorder)
         after = gt or 0
         while True:
-            batch = self.recorder.select_events(originator_id, gt=after, lte=lte, limit=READ_BATCH)
-            yield from map(self.mapper.to_domain_event, batch)
-            if len(batch) < READ_BATCH:
+            rows = recorder.select_rows(originator_id, gt=after, lte=lte, limit=READ_BATCH)
+            yield from cast("Iterator[DomainEventProtocol[str]]", self._decode(rows))
+            if len(rows) < READ_BATCH:
                 return
-            after = batch[-1].originator_version
+            after = rows[-1][1]
+
+    def _decode(self, rows: Sequence[Row]) -> Iterator[Record | Superseded]:
+        mapper = cast("LedgerMapper", self.mapper)
+        return (mapper.to_record(StoredEvent(*row)) for row in rows)
+
+
+class _EventsToFold(_BatchedEventStore):
+    """Gives a fold what it needs: a row that the next one supersedes is counted, not decoded."""
+
+    def _decode(self, rows: Sequence[Row]) -> Iterator[Record | Superseded]:
+        mapper = cast("LedgerMapper", self.mapper)
+        superseded = 0
+        for row, following in pairwise(chain(rows, [_NO_ROW])):
+            if mapper.is_superseded(row, following):
+                superseded += 1
+                continue
+            if superseded:
+                yield Superseded(row[0], row[1] - 1, superseded)
+                superseded = 0
+            yield mapper.to_record(StoredEvent(*row))
+
+
+_NO_ROW: Final[Row] = ("", 0, "", b"")
 
 
 class _FoldSnapshots(EventStore[str]):
@@ -286,33 +318,45 @@ class _FoldSnapshots(EventStore[str]):
                 yield cast("DomainEventProtocol[str]", snapshot)
 
 
-def project(stream: StreamState, records: Iterable[Record | Snapshot]) -> StreamState:
+def project(stream: StreamState, records: Iterable[Record | Superseded | Snapshot]) -> StreamState:
     """
     Return the stream with the records folded in: the explicit fold that the library calls.
 
     Raises:
         LedgerDamaged: if a version is missing or repeated.
     """
-    state, version = stream.state, stream.version
+    state, version, superseded = stream.state, stream.version, 0
     for record in records:
         if isinstance(record, Snapshot):
             state = record.state
-        elif record.version != version + 1:
-            raise LedgerDamaged(
-                f"stream {stream.id}: expected version {version + 1}, was {record.version}; "
-                "events are missing"
-            )
         else:
-            state = evolve(state, record.event)
+            windows = record.windows if isinstance(record, Superseded) else 1
+            if record.version != version + windows:
+                raise LedgerDamaged(
+                    f"stream {stream.id}: expected version {version + 1}, was "
+                    f"{record.version - windows + 1}; events are missing"
+                )
+            if isinstance(record, Superseded):
+                superseded += windows
+            else:
+                state = evolve(state, record.event)
         version = record.version
-    return StreamState(stream.id, version, state)
+    return StreamState(stream.id, version, _counting(state, superseded))
+
+
+def _counting(state: State, ok_windows: int) -> State:
+    """Return the state with so many more OK windows counted; counts depend on nothing else."""
+    if not ok_windows:
+        return state
+    windows, ok = state.counts.windows + ok_windows, state.counts.ok + ok_windows
+    return replace(state, counts=replace(state.counts, windows=windows, ok=ok))
 
 
 def _project_from(stream_id: str) -> Any:
     """Return the library's projector function for one stream."""
 
     def projector(
-        aggregate: StreamState | None, records: Iterable[Record | Snapshot]
+        aggregate: StreamState | None, records: Iterable[Record | Superseded | Snapshot]
     ) -> StreamState | None:
         stream = project(aggregate or StreamState(stream_id), records)
         return stream if stream.version else None

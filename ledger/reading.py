@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import Final
 
 from domain.events import (
+    ExternalWriteDetected,
     GapObserved,
     KpiObserved,
     OverrideApplied,
@@ -14,6 +15,7 @@ from domain.events import (
     PolicyAdopted,
     RunStarted,
     RunStopped,
+    TradedWhileFrozen,
 )
 from ledger.application import Ledger, StreamState
 from ledger.codec import Record
@@ -37,8 +39,9 @@ def stream_at_time(ledger: Ledger, stream_id: str, time_ms: int) -> StreamState:
     Return the stream as it was known at a time, by its windows' own times.
 
     The windows that had ended are in it, and what was done after the last of them up to that
-    time; what came late, or a gap that was seen only afterwards, is not. Before the end of the
-    first window it is empty.
+    time; a gap that was seen only afterwards is not. Late windows change nothing and carry no time
+    of their own: one that was recorded among these is counted. Before the end of the first window
+    it is empty.
     """
     version = _last_observed(ledger, stream_id, lambda observed: observed.end_ms <= time_ms)
     if version == 0:
@@ -87,8 +90,10 @@ def _known_at(time_ms: int) -> Callable[[Record], bool]:
                 return False
             case OverrideApplied():
                 return event.override.applied_at_ms <= time_ms
-            case OverrideEnded() | RunStopped():
+            case OverrideEnded() | ExternalWriteDetected() | RunStopped():
                 return event.at_ms <= time_ms
+            case TradedWhileFrozen():
+                return event.filled_at_ms <= time_ms
             case RunStarted():
                 return event.started_at_ms <= time_ms
             case _:
