@@ -6,7 +6,9 @@ A feed's library is imported only when that feed is opened.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from msgspec.structs import replace
 
 from cli.clock import window_at
 from cli.run_options import FeedOptions, RunOptions
@@ -14,31 +16,43 @@ from cli.setup import PROD
 from domain.errors import BadInput
 from domain.events import KpiObserved
 from domain.state import State
-from domain.windows import WindowReadings
-from feeds.base import LiveFeed, SeriesFeed
+from domain.windows import SymbolReadings, WindowReadings
+from feeds.anomaly import ANOMALY, TRAILING_WINDOWS, AnomalyTracker
+from feeds.base import FeedKind, LiveFeed, SeriesFeed
 from ledger.application import Ledger, StreamState
+from ledger.reading import last_observations
 
-RECORDED_KINDS: Final = frozenset({"mock", "file"})
+RECORDED_SCHEMES: Final = frozenset({"mock", "file"})
 """Feeds that are no live market: prod refuses them."""
 
-_KNOWN: Final = "mock://SCENARIO?seed=N or file:PATH"
+LIVE_SCHEMES: Final = frozenset({"redis", "redis-stream", "ws", "wss"})
+
+_KNOWN: Final = (
+    "mock://SCENARIO?seed=N, file:PATH, redis-stream:KEY, ws://... or wss://..., or none with "
+    "--redis-url"
+)
 
 
-def check_source(feed: FeedOptions, *, env: str) -> None:
+def check_source(feed: FeedOptions, *, env: str, redis_url: str | None) -> None:
     """
-    Refuse a source that is unknown, or not for this environment.
+    Refuse a source that is unknown, lacks a server, or is not for this environment.
 
     Raises:
         BadInput: naming the option.
     """
-    if feed.scheme not in RECORDED_KINDS or feed.source in {"file:", "mock", "file"}:
-        raise BadInput(f"--feed: expected {_KNOWN}, was {feed.scheme}:...")
-    if env == PROD and feed.scheme in RECORDED_KINDS:
+    scheme, separator, rest = feed.source.partition(":")
+    if scheme not in RECORDED_SCHEMES | LIVE_SCHEMES or not separator:
+        raise BadInput(f"--feed: expected {_KNOWN}, was {scheme}:...")
+    if scheme in {"file", "redis-stream"} and not rest:
+        raise BadInput(f"--feed: expected {_KNOWN}, was {feed.source}")
+    if scheme.startswith("redis") and redis_url is None:
+        raise BadInput("--feed: a Redis feed needs --redis-url")
+    if env == PROD and scheme in RECORDED_SCHEMES:
         raise BadInput(
-            f"--env prod refuses a {feed.scheme} feed: its windows are no live market; "
+            f"--env prod refuses a {scheme} feed: its windows are no live market; "
             "use --redis-url or another live feed, or another --env"
         )
-    if feed.speed is not None and feed.scheme != "file":
+    if feed.speed is not None and scheme != "file":
         raise BadInput("--speed: only a file feed can be played at another pace")
 
 
@@ -62,13 +76,23 @@ def open_live(
     now_ms: int,
 ) -> LiveFeed:
     """Return the feed along the clock."""
-    from feeds.mock import MockFeed  # noqa: PLC0415
+    feed: LiveFeed
+    match options.feed.scheme:
+        case "redis":
+            feed = _redis_hashes(options, symbols, interval_ms)
+        case "redis-stream":
+            feed = _redis_stream(options, ledger, stream, symbols, interval_ms)
+        case "ws" | "wss":
+            from feeds.websocket import WebSocketFeed  # noqa: PLC0415
 
-    origin_ms = _first_window(ledger, stream)
-    if origin_ms is None:
-        past = (options.iterations or 0) if options.is_fresh else 0
-        origin_ms = window_at(now_ms, interval_ms) - past * interval_ms
-    return MockFeed(options.feed.source, symbols, interval_ms=interval_ms, origin_ms=origin_ms)
+            feed = WebSocketFeed(
+                options.feed.source, symbols, **_sampling(options.feed, interval_ms)
+            )
+        case _:
+            feed = _mock(options, ledger, stream, symbols, interval_ms, now_ms)
+    if options.feed.derive_anomaly:
+        return DerivingFeed(feed, symbols, last_observations(ledger, stream.id, TRAILING_WINDOWS))
+    return feed
 
 
 def past_windows(
@@ -84,8 +108,121 @@ def past_windows(
         yield feed.collect(start_ms, start_ms + interval_ms)
 
 
+class DerivingFeed:
+    """A feed whose missing anomaly scores are derived from the other KPIs of past windows."""
+
+    def __init__(self, feed: LiveFeed, symbols: tuple[str, ...], past: list[KpiObserved]) -> None:
+        self._feed = feed
+        self._tracker = AnomalyTracker(symbols)
+        for observed in past:
+            for symbol in observed.symbols:
+                self._tracker.remember(symbol.memory.symbol, symbol.readings.kpis)
+
+    @property
+    def description(self) -> str:
+        """The feed's own."""
+        return self._feed.description
+
+    @property
+    def kind(self) -> FeedKind:
+        """The feed's own."""
+        return self._feed.kind
+
+    @property
+    def lateness_ms(self) -> int:
+        """The feed's own."""
+        return self._feed.lateness_ms
+
+    def poll(self, now_ms: int) -> None:
+        """Let the feed take in what has arrived."""
+        self._feed.poll(now_ms)
+
+    def collect(self, start_ms: int, end_ms: int) -> WindowReadings:
+        """Return the feed's window, with a score for each symbol that has none and can have one."""
+        readings = self._feed.collect(start_ms, end_ms)
+        symbols = {name: self._scored(name, got) for name, got in readings.symbols.items()}
+        return replace(readings, symbols=symbols)
+
+    def notices(self) -> list[str]:
+        """Return the feed's own."""
+        return self._feed.notices()
+
+    def close(self) -> None:
+        """Close the feed."""
+        self._feed.close()
+
+    def _scored(self, symbol: str, readings: SymbolReadings) -> SymbolReadings:
+        score = None if ANOMALY in readings.kpis else self._tracker.derive(symbol, readings.kpis)
+        self._tracker.remember(symbol, readings.kpis)
+        if score is None:
+            return readings
+        return replace(readings, kpis={**readings.kpis, ANOMALY: score})
+
+
+def _redis_hashes(options: RunOptions, symbols: tuple[str, ...], interval_ms: int) -> LiveFeed:
+    from feeds.redis_hash import RedisHashFeed  # noqa: PLC0415
+
+    assert options.redis is not None
+    return RedisHashFeed(
+        options.redis.url,
+        symbols,
+        env=options.key.env,
+        exchange=options.key.exchange,
+        interval_ms=interval_ms,
+        kpi_key=options.feed.kpi_key,
+        allow_untimed=options.feed.allow_untimed,
+        kpi_max_age_ms=options.feed.kpi_max_age_ms,
+        lateness_ms=options.feed.lateness_within(interval_ms),
+    )
+
+
+def _redis_stream(
+    options: RunOptions,
+    ledger: Ledger,
+    stream: StreamState,
+    symbols: tuple[str, ...],
+    interval_ms: int,
+) -> LiveFeed:
+    """Return the stream feed, which goes on from the positions that the ledger holds."""
+    from feeds.redis_stream import RedisStreamFeed, resume_windows  # noqa: PLC0415
+
+    assert options.redis is not None
+    sampling = _sampling(options.feed, interval_ms)
+    past = last_observations(ledger, stream.id, resume_windows(**sampling))
+    resume = [(seen.window, seen.feed_position) for seen in past if seen.feed_position is not None]
+    key = options.feed.source.removeprefix("redis-stream:")
+    return RedisStreamFeed(options.redis.url, key, symbols, resume=resume, **sampling)
+
+
+def _sampling(feed: FeedOptions, interval_ms: int) -> dict[str, Any]:
+    """Return what every feed of samples is told about windows."""
+    return {
+        "interval_ms": interval_ms,
+        "lookback_windows": feed.lookback_windows,
+        "kpi_max_age_ms": feed.kpi_max_age_ms,
+        "lateness_ms": feed.lateness_within(interval_ms),
+    }
+
+
+def _mock(
+    options: RunOptions,
+    ledger: Ledger,
+    stream: StreamState,
+    symbols: tuple[str, ...],
+    interval_ms: int,
+    now_ms: int,
+) -> LiveFeed:
+    """Return the mock feed; its scenario begins with the stream's first window."""
+    from feeds.mock import MockFeed  # noqa: PLC0415
+
+    origin_ms = _first_window(ledger, stream)
+    if origin_ms is None:
+        past = (options.iterations or 0) if options.is_fresh else 0
+        origin_ms = window_at(now_ms, interval_ms) - past * interval_ms
+    return MockFeed(options.feed.source, symbols, interval_ms=interval_ms, origin_ms=origin_ms)
+
+
 def _first_window(ledger: Ledger, stream: StreamState) -> int | None:
-    """Return the stream's first window: a mock scenario goes on from it after a restart."""
     for record in ledger.records(stream.id):
         if isinstance(record.event, KpiObserved):
             return record.event.window

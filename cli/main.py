@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "gate": ("cli.gate", "Check the latest artifacts against thresholds, for CI."),
     "report": ("cli.report", "Make the LIVE_* artifacts again from the ledger."),
     "replay": ("cli.replay", "Decide recorded windows again, perhaps under another policy."),
+    "override": ("cli.override", "Freeze, cap or unfreeze by hand; list and clear."),
     "export": ("cli.export", "Publish the ledger's state to Redis."),
 }
 """By name: the module that holds a click command of that name, and its line in the help."""

@@ -54,6 +54,25 @@ def ledger_option(text: str) -> Callable[[_Command], _Command]:
     return live_option("--ledger", metavar="PATH|URL", help=text)
 
 
+def redis_url_options(command: _Command) -> _Command:
+    """Give a command the two ways to name a Redis server."""
+    for option in (
+        live_option(
+            "--redis-url-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="A file whose first line is the URL.",
+        ),
+        live_option(
+            "--redis-url",
+            metavar="URL",
+            help="redis://, rediss:// or unix://; better from LIVE_REDIS_URL or a file than here.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def artifacts_option() -> Callable[[_Command], _Command]:
     """Return `--artifacts`."""
     return live_option(

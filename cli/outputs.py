@@ -5,70 +5,103 @@ Both are made from the ledger alone, so that a run which was killed between two 
 good at its next start. Source: DESIGN.md section 3.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
-from domain.events import Event
-from ledger.application import Ledger, StreamState
+from cli.session import Session
+from domain.commands import ReportExternalWrite
+from domain.events import Event, OverrideApplied, OverrideEnded, OverrideKind
+from ledger.application import Ledger
 from projections.artifacts import write_artifacts
 
+if TYPE_CHECKING:
+    from cli.publishing import LedgerPublisher
+    from projections.redis_exchange import ForeignWrite
 
-class Publisher(Protocol):
-    """Where the keys go that the bot obeys."""
 
-    def publish(self, ledger: Ledger, stream: StreamState, events: Iterable[Event]) -> None:
+class Outputs:
+    """
+    The outputs of one run.
+
+    Args:
+        publisher: None where nothing is published: a dry run, or no Redis.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        session: Session,
+        artifacts: Path,
+        publisher: "LedgerPublisher | None",
+    ) -> None:
+        self._ledger = ledger
+        self._session = session
+        self._artifacts = artifacts
+        self._publisher = publisher
+
+    def put_out(self, events: Sequence[Event], *, now_ms: int) -> list[Event]:
         """
-        Publish the stream's state, in bounded time, without raising if the server is away.
+        Publish what an append has led to, then renew the artifacts.
+
+        Returns:
+            The events that were appended because somebody else had written to the keys.
 
         Raises:
             AnotherWriter: if another runner has taken over; nothing was published then.
         """
-        ...
+        more: list[Event] = []
+        if self._publisher is not None and self._session.stream.state.ledger_id:
+            more = self._publish(events, self._publisher, now_ms)
+        if self._session.stream.state.observed is not None:
+            write_artifacts(self._ledger, self._session.stream, self._artifacts)
+        return more
 
-    def publish_fault(self, stream: StreamState, text: str) -> None:
+    def publish_fault(self, text: str) -> None:
         """Publish FROZEN and 0.0 for everything, with the cause."""
-        ...
+        if self._publisher is not None:
+            self._publisher.publish_fault(text)
 
     def notices(self) -> list[str]:
         """Return what somebody should be told since the last call."""
-        ...
+        return [] if self._publisher is None else self._publisher.notices()
 
-    def close(self, stream: StreamState) -> None:
-        """Publish what is to stand when the run has ended, and let go of the server."""
-        ...
+    def close(self) -> None:
+        """Leave what is to stand when the run has ended."""
+        if self._publisher is not None:
+            self._publisher.close()
+
+    def _publish(
+        self, events: Sequence[Event], publisher: "LedgerPublisher", now_ms: int
+    ) -> list[Event]:
+        """Publish, and adopt or report what others wrote in the meantime."""
+        foreign = publisher.publish(self._ledger, self._session.stream, events)
+        reported = [
+            event
+            for write in foreign
+            for event in self._session.apply(_report(write, now_ms), decided_at_ms=now_ms)
+        ]
+        if any(_ends_a_hold(event) for event in (*events, *reported)):
+            publisher.clear_hold()
+        if reported:
+            publisher.publish(self._ledger, self._session.stream, reported, acknowledged=foreign)
+        return reported
 
 
-class NoPublisher:
-    """Publishes nothing: a dry run, or no Redis."""
-
-    def publish(self, ledger: Ledger, stream: StreamState, events: Iterable[Event]) -> None:
-        """Do nothing."""
-
-    def publish_fault(self, stream: StreamState, text: str) -> None:
-        """Do nothing."""
-
-    def notices(self) -> list[str]:
-        """Return []: nothing can go wrong."""
-        return []
-
-    def close(self, stream: StreamState) -> None:
-        """Do nothing."""
+def _ends_a_hold(event: Event) -> bool:
+    """Return whether the ledger now says what a hold stood for, or that it is over."""
+    if isinstance(event, OverrideApplied):
+        return event.override.kind is OverrideKind.FREEZE
+    return isinstance(event, OverrideEnded)
 
 
-class Outputs:
-    """The outputs of one run."""
-
-    def __init__(self, ledger: Ledger, artifacts: Path, publisher: Publisher) -> None:
-        self.publisher = publisher
-        self._ledger = ledger
-        self._artifacts = artifacts
-
-    def publish(self, stream: StreamState, events: Iterable[Event]) -> None:
-        """Publish to Redis what an append has led to."""
-        self.publisher.publish(self._ledger, stream, events)
-
-    def write_artifacts(self, stream: StreamState) -> None:
-        """Renew the artifacts, once a window has been observed."""
-        if stream.state.observed is not None:
-            write_artifacts(self._ledger, stream, self._artifacts)
+def _report(write: "ForeignWrite", now_ms: int) -> ReportExternalWrite:
+    return ReportExternalWrite(
+        id=f"{now_ms:013d}-{uuid4().hex[:8]}",
+        key=write.key,
+        symbol=write.symbol,
+        found=write.found,
+        expected=write.expected,
+        at_ms=now_ms,
+    )

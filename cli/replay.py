@@ -14,7 +14,7 @@ import msgspec
 from cli.account import tell_cause
 from cli.options import choose_stream, live_option, stream_options
 from cli.setup import read_policy_file
-from cli.texts import interval_ms_of, split_symbols
+from cli.texts import interval_ms_of, split_symbols, warn
 from domain.commands import Command
 from domain.errors import BadInput
 from domain.events import RampProfile, TradingState
@@ -110,7 +110,7 @@ def _file_commands(path: Path, options: ReplayOptions) -> Iterator[Command]:
     feed = open_kpi_file(path, symbols=options.symbols, interval_ms=options.interval_ms)
     click.echo(f"interval {feed.interval_ms / 1000:g} s, {feed.window_count} windows", err=True)
     for warning in feed.warnings:
-        click.secho(f"WARNING: {warning}", err=True, fg="yellow")
+        warn(warning)
     return commands_of_windows(
         feed.windows(),
         symbols=feed.symbols,

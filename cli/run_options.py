@@ -10,6 +10,7 @@ import msgspec
 from ledger.location import LedgerLocation
 from ledger.streams import StreamKey
 
+DEFAULT_KPI_KEY: Final = "{env}:{exchange}:shadow:latest:{symbol}"
 LATENESS_MS: Final = 2_000
 LOOKBACK_WINDOWS: Final = 5
 
@@ -31,12 +32,16 @@ class FeedOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     source: str
     speed: float | None = None
-    kpi_key: str = "{env}:{exchange}:shadow:latest:{symbol}"
+    kpi_key: str = DEFAULT_KPI_KEY
     allow_untimed: bool = False
     lateness_ms: int = LATENESS_MS
     kpi_max_age_ms: int | None = None
     lookback_windows: int = LOOKBACK_WINDOWS
     derive_anomaly: bool = False
+
+    def lateness_within(self, interval_ms: int) -> int:
+        """Return the lateness, cut to half an interval: a window must be decided within one."""
+        return min(self.lateness_ms, interval_ms // 2)
 
     @property
     def scheme(self) -> str:

@@ -114,7 +114,7 @@ class Runner:
 
         def attend(now_ms: int) -> None:
             feed.poll(now_ms)
-            for notice in (*feed.notices(), *self._outputs.publisher.notices()):
+            for notice in (*feed.notices(), *self._outputs.notices()):
                 self._say(notice)
             events = self._tell(self._attendant.attend(now_ms))
             if events:
@@ -138,9 +138,9 @@ class Runner:
         return events
 
     def _put_out(self, events: list[Event]) -> None:
-        self._outputs.publish(self._session.stream, events)
-        self._outputs.write_artifacts(self._session.stream)
-        self._outputs_due_ms = self._clock.now_ms() + ARTIFACTS_EVERY_MS
+        now_ms = self._clock.now_ms()
+        self._tell(self._outputs.put_out(events, now_ms=now_ms))
+        self._outputs_due_ms = now_ms + ARTIFACTS_EVERY_MS
 
     def _end(self, windows: int) -> Outcome:
         """Append the run's end, renew what is put out and store the fold."""
@@ -148,7 +148,7 @@ class Runner:
         reason = "stopped by a signal" if stopped else "the windows asked for are decided"
         self._session.stop(reason, at_ms=self._clock.now_ms())
         self._put_out([])
-        self._outputs.publisher.close(self._session.stream)
+        self._outputs.close()
         self._session.snapshot()
         return Outcome(windows, self._decided, stopped)
 
@@ -158,5 +158,5 @@ class Runner:
         try:
             yield
         except LedgerDamaged as error:
-            self._outputs.publisher.publish_fault(self._session.stream, str(error))
+            self._outputs.publish_fault(str(error))
             raise

@@ -5,6 +5,7 @@ From the text of an option to its value, and from a value to JSON text.
 import re
 from typing import Final
 
+import click
 import msgspec
 
 from domain.errors import BadInput
@@ -56,3 +57,9 @@ def duration_ms_of(text: str) -> int:
     if not 0 < duration_ms <= 366 * _UNIT_MS["d"]:
         raise BadInput(f"expected a duration of up to a year, was {text!r}")
     return duration_ms
+
+
+def warn(text: str | None) -> None:
+    """Tell a warning on stderr, if there is one."""
+    if text:
+        click.secho(f"WARNING: {text}", err=True, fg="yellow")

@@ -50,10 +50,7 @@ def without_unwritable(readings: SymbolReadings) -> SymbolReadings:
     is_known = notional is not None and isfinite(notional)
     if (is_known or notional is None) and all(map(_is_writable, readings.kpis.values())):
         return readings
-    kpis = {
-        name: reading if _is_writable(reading) else _defect_of(reading)
-        for name, reading in readings.kpis.items()
-    }
+    kpis = {name: _writable(reading) for name, reading in readings.kpis.items()}
     return SymbolReadings(kpis, notional if is_known else None, readings.fills)
 
 
@@ -61,8 +58,10 @@ def _is_writable(reading: Reading) -> bool:
     return isinstance(reading, Defect) or isfinite(reading)
 
 
-def _defect_of(number: float) -> Defect:
-    return Defect.NAN if isnan(number) else Defect.INFINITE
+def _writable(reading: Reading) -> Reading:
+    if isinstance(reading, Defect) or isfinite(reading):
+        return reading
+    return Defect.NAN if isnan(reading) else Defect.INFINITE
 
 
 NOTHING: Final = SymbolReadings()

@@ -1,10 +1,10 @@
 """
-The kinds of samples that live feeds carry, and what a sample is that can't be read.
+The kinds of samples that live feeds carry, and what stands for one that can't be read.
 
 All times are integer milliseconds since the epoch, UTC. Source: DESIGN.md section 5.
 """
 
-from typing import Final, Literal, get_args
+from typing import Final, Literal, Self, get_args
 
 import msgspec
 
@@ -16,6 +16,10 @@ MalformedKind = Literal[
 ]  # fmt: skip
 MALFORMED_KINDS: Final[tuple[str, ...]] = get_args(MalformedKind)
 
+SIDES: Final = {"buy": 1, "sell": -1}
+
+_SHOWN_MAX: Final = 60
+
 
 class KpiSample(msgspec.Struct, frozen=True):
     """
@@ -24,7 +28,7 @@ class KpiSample(msgspec.Struct, frozen=True):
     Attributes:
         ts_ms: the time they are of.
         kpis: a reading per KPI that was there; null is absent.
-        notional: traded notional, quote currency, at least 0, where known.
+        notional: traded notional, quote currency, finite and at least 0, where known.
         fills: number of fills, where known.
     """
 
@@ -42,8 +46,8 @@ class Fill(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         side: 1 bought, -1 sold.
         price, mid: quote currency, finite and above 0; mid is the market's, at the fill or after.
-        quantity: base currency, finite and above 0; so is its notional, price x quantity.
-        maker: it rested in the book.
+        quantity: base currency, finite and above 0, and so is price x quantity.
+        maker: whether the order rested in the book.
     """
 
     ts_ms: int
@@ -64,7 +68,7 @@ class Latency(msgspec.Struct, frozen=True, gc=False):
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
-    """A position's signed notional and its limit, quote currency; the limit is above 0."""
+    """A position's signed notional, finite, and its limit, above 0; both in quote currency."""
 
     ts_ms: int
     symbol: str
@@ -77,11 +81,11 @@ Sample = KpiSample | Fill | Latency | Position
 
 class MalformedSample(Exception):
     """
-    A message, or part of one, that can't be read; it is counted and never stops a runner.
+    A message, or part of one, that can't be read. It is counted and never stops a runner.
 
     Attributes:
         kind: one of `MALFORMED_KINDS`.
-        detail: what was expected and what was there instead, short whatever arrived.
+        detail: what was expected and what was there instead; short, whatever arrived.
     """
 
     def __init__(self, kind: MalformedKind, detail: str) -> None:
@@ -89,23 +93,23 @@ class MalformedSample(Exception):
         self.kind: MalformedKind = kind
         self.detail = detail
 
+    def detached(self) -> Self:
+        """Return it without the frames it came through, which would keep the message alive."""
+        self.__context__ = None
+        return self.with_traceback(None)
+
 
 Parsed = list[Sample | MalformedSample]
 
 
 def shown_briefly(value: object) -> str:
-    """Return a value as details show it; nothing that is nested is gone into."""
+    """Return a value as details show it; one that is nested isn't gone into."""
     match value:
         case dict():
             return "an object"
         case list():
             return "an array"
-        case str():
-            return repr(value) if len(value) <= 60 else f"{value[:60]!r}..."
+        case str() if len(value) > _SHOWN_MAX:
+            return f"{value[:_SHOWN_MAX]!r}..."
         case _:
-            return repr(value)[:60]
-
-
-def detached(malformed: MalformedSample) -> MalformedSample:
-    """Return it without the frames it came through, which would keep the message alive."""
-    return malformed.with_traceback(None)
+            return repr(value)[:_SHOWN_MAX]

@@ -1,44 +1,72 @@
 """
-Samples: what a message of a live feed says, told apart from what is none.
+Messages of live feeds, read into samples.
 
-A message is ready KPIs (`KpiSample`) or raw (`Fill`, `Latency`, `Position`). Parsing never raises
+A message is ready KPIs (`KpiSample`) or raw (`Fill`, `Latency`, `Position`). Reading never raises
 and never guesses: what can't be read is returned as a `MalformedSample` among the samples, so that
-it is counted and named, and never passes for data. Fields and units: docs/feeds.md.
+it is counted and named, and never passes for data.
 
 There are two ways through. Typed decoders take the raw messages that are as documented, which is
-nearly all that ever comes; all else goes the lenient way, which finds out what exactly is wrong.
-Both give the same samples.
+nearly all that ever comes; the lenient way of `feeds/sample_fields.py` takes the rest and finds out
+what exactly is wrong. Both give the same samples.
 
-Source: DESIGN.md section 5.
+Source: DESIGN.md section 5; docs/feeds.md.
 """
 
 import json
-import math
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 import msgspec
 
+from feeds.sample_fields import check_notional, samples_of_object, value_of_text
+from feeds.sample_times import parse_ts
+from feeds.sample_types import (
+    MALFORMED_KINDS,
+    SIDES,
+    Fill,
+    KpiSample,
+    Latency,
+    MalformedKind,
+    MalformedSample,
+    Parsed,
+    Position,
+    Sample,
+    shown_briefly,
+)
+
+__all__ = [
+    "MALFORMED_KINDS",
+    "MESSAGE_BYTES_MAX",
+    "MESSAGE_ENTRIES_MAX",
+    "Fill",
+    "KpiSample",
+    "Latency",
+    "MalformedKind",
+    "MalformedSample",
+    "Parsed",
+    "Position",
+    "Sample",
+    "parse_fields",
+    "parse_message",
+    "parse_ts",
+]
+
 MESSAGE_BYTES_MAX: Final = 1 << 20
 MESSAGE_ENTRIES_MAX: Final = 10_000
 
 _FLOAT_MAX: Final = sys.float_info.max
-# Nothing is equal to NaN or within bounds of it, so these let through finite numbers only.
+# NaN and infinity are outside every bound, so that these let finite numbers through only.
 _Positive = Annotated[float, msgspec.Meta(gt=0, le=_FLOAT_MAX)]
 _NotNegative = Annotated[float, msgspec.Meta(ge=0, le=_FLOAT_MAX)]
 _Finite = Annotated[float, msgspec.Meta(ge=-_FLOAT_MAX, le=_FLOAT_MAX)]
-_Symbol = Annotated[str, msgspec.Meta(min_length=1)]
-
-_SIDES: Final = {"buy": 1, "sell": -1}
-
-
-class _Wire(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
-    ts: int | float | str
-    symbol: _Symbol
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Time = int | float | _Text
 
 
-class _WireFill(_Wire, frozen=True, gc=False, tag="fill"):
+class _FillMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="fill"):
+    ts: _Time
+    symbol: _Text
     side: Literal["buy", "sell"]
     price: _Positive
     quantity: _Positive
@@ -49,64 +77,31 @@ class _WireFill(_Wire, frozen=True, gc=False, tag="fill"):
     limit_notional: _Positive | None = None
 
 
-class _WireLatency(_Wire, frozen=True, gc=False, tag="latency"):
+class _LatencyMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="latency"):
+    ts: _Time
+    symbol: _Text
     ms: _NotNegative
 
 
-class _WirePosition(_Wire, frozen=True, gc=False, tag="position"):
+class _PositionMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="position"):
+    ts: _Time
+    symbol: _Text
     notional: _Finite
     limit: _Positive
 
 
-_AnyWire = _WireFill | _WireLatency | _WirePosition
-_DECODER: Final = msgspec.json.Decoder[_AnyWire | list[_AnyWire]](
-    _AnyWire | Annotated[list[_AnyWire], msgspec.Meta(max_length=MESSAGE_ENTRIES_MAX)]
-)
-
-
-def _add_wire(wire: _AnyWire, parsed: Parsed) -> None:
-    """Add the samples of a message whose fields are right, but for its time and what they make."""
-    try:
-        ts_ms = parse_ts(wire.ts)
-        if type(wire) is _WireFill:
-            parsed.append(_fill(wire, ts_ms))
-            if wire.latency_ms is not None:
-                parsed.append(Latency(ts_ms, wire.symbol, wire.latency_ms))
-            if wire.position_notional is not None or wire.limit_notional is not None:
-                parsed.append(_position_after(wire, ts_ms))
-        elif type(wire) is _WireLatency:
-            parsed.append(Latency(ts_ms, wire.symbol, wire.ms))
-        elif type(wire) is _WirePosition:
-            parsed.append(Position(ts_ms, wire.symbol, wire.notional, wire.limit))
-    except MalformedSample as malformed:
-        parsed.append(_detached(malformed))
-
-
-def _fill(wire: _WireFill, ts_ms: int) -> Fill:
-    # Both are finite, but their product needn't be, and what it is divided by must not be 0.
-    if not (0 < wire.price * wire.quantity < math.inf and wire.mid * wire.quantity < math.inf):
-        raise MalformedSample(
-            "bad number",
-            f"expected a finite notional above 0, was {wire.price} x {wire.quantity}",
-        )
-    side = _SIDES[wire.side]
-    return Fill(ts_ms, wire.symbol, side, wire.price, wire.quantity, wire.maker, wire.mid)
-
-
-def _position_after(wire: _WireFill, ts_ms: int) -> Position:
-    if wire.position_notional is None or wire.limit_notional is None:
-        missing = "limit" if wire.limit_notional is None else "position"
-        raise MalformedSample("no field", f"expected {missing}_notional, was nothing")
-    return Position(ts_ms, wire.symbol, wire.position_notional, wire.limit_notional)
+_RawMessage = _FillMessage | _LatencyMessage | _PositionMessage
+_RawMessages = Annotated[list[_RawMessage], msgspec.Meta(max_length=MESSAGE_ENTRIES_MAX)]
+_DECODER: Final = msgspec.json.Decoder[_RawMessage | _RawMessages](_RawMessage | _RawMessages)
 
 
 def parse_message(data: bytes | str) -> Parsed:
     """
     Return what a JSON message holds: an object, or an array of at most 10,000 of them.
 
-    A fill may come with its latency and the position after it, and so give three samples. Extras
-    that can't be read are malformed on their own and don't take the fill with them. An empty array
-    holds nothing. Never raises; what is over 1 MiB isn't looked into.
+    A fill may come with its latency and the position after it, and so give three samples. Where one
+    of these can't be read, the fill itself stands. An empty array holds nothing. Never raises; what
+    is over 1 MiB isn't looked into.
     """
     if len(data) > MESSAGE_BYTES_MAX:
         return [_too_large(f"at most {MESSAGE_BYTES_MAX} bytes", len(data))]
@@ -116,10 +111,10 @@ def parse_message(data: bytes | str) -> Parsed:
         return _parse_leniently(data)
     parsed: Parsed = []
     if isinstance(message, list):
-        for wire in message:
-            _add_wire(wire, parsed)
+        for entry in message:
+            _add_samples(entry, parsed)
     else:
-        _add_wire(message, parsed)
+        _add_samples(message, parsed)
     return parsed
 
 
@@ -127,23 +122,52 @@ def parse_fields(fields: Mapping[str, str]) -> Parsed:
     """
     Return what a flat map of text holds: a Redis hash, or an entry of a Redis stream.
 
-    The fields are those of a JSON message. Numbers are written plainly or as `nan` and `inf`,
-    `maker` as true, false, 1 or 0; an empty text or `null` is absent. Never raises.
+    The fields are those of one JSON message. Numbers are written plainly, or as `nan` and `inf`;
+    `maker` is true, false, 1 or 0; an empty text, or `null` for a number, is absent. Never raises.
     """
     if fields.get("type") == "fill":
         try:
-            wire = msgspec.convert(fields, _WireFill, strict=False)
+            message = msgspec.convert(fields, _FillMessage, strict=False)
         except (msgspec.MsgspecError, ValueError):
-            pass
+            pass  # The lenient way names what is wrong.
         else:
             parsed: Parsed = []
-            _add_wire(wire, parsed)
+            _add_samples(message, parsed)
             return parsed
-    return _parse_object({name: _untexted(name, text) for name, text in fields.items()})
+    return samples_of_object({name: value_of_text(name, text) for name, text in fields.items()})
+
+
+def _add_samples(message: _RawMessage, parsed: Parsed) -> None:
+    """Add the samples of a message whose fields are right one by one."""
+    try:
+        ts_ms = parse_ts(message.ts)
+        if type(message) is _FillMessage:
+            _add_fill(message, ts_ms, parsed)
+        elif type(message) is _LatencyMessage:
+            parsed.append(Latency(ts_ms, message.symbol, message.ms))
+        elif type(message) is _PositionMessage:
+            parsed.append(Position(ts_ms, message.symbol, message.notional, message.limit))
+    except MalformedSample as malformed:
+        parsed.append(malformed.detached())
+
+
+def _add_fill(message: _FillMessage, ts_ms: int, parsed: Parsed) -> None:
+    symbol, price, quantity, mid = message.symbol, message.price, message.quantity, message.mid
+    check_notional(price, quantity, mid)
+    side = SIDES[message.side]
+    parsed.append(Fill(ts_ms, symbol, side, price, quantity, message.maker, mid))
+    if message.latency_ms is not None:
+        parsed.append(Latency(ts_ms, symbol, message.latency_ms))
+    notional, limit = message.position_notional, message.limit_notional
+    if notional is not None and limit is not None:
+        parsed.append(Position(ts_ms, symbol, notional, limit))
+    elif notional is not None or limit is not None:
+        missing = "position_notional" if notional is None else "limit_notional"
+        raise MalformedSample("no field", f"expected {missing}, was nothing")
 
 
 def _parse_leniently(data: bytes | str) -> Parsed:
-    """Return what any JSON text holds, NaN and infinity included."""
+    """Return what any JSON text holds, the tokens NaN and Infinity included."""
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
         # As floats, whole numbers of any length are harmless.
@@ -151,16 +175,14 @@ def _parse_leniently(data: bytes | str) -> Parsed:
     except RecursionError:
         return [MalformedSample("too deep", "expected a flat object, was a deeply nested one")]
     except ValueError as error:
-        # The error's text is short, but it holds on to the whole message.
-        return [MalformedSample("not JSON", f"expected JSON, was {_shown(str(error))}")]
+        # The error itself would keep the whole message alive.
+        return [MalformedSample("not JSON", f"expected JSON, was {shown_briefly(str(error))}")]
     if not isinstance(message, list):
-        return _parse_object(message)
+        return samples_of_object(message)
     if len(message) > MESSAGE_ENTRIES_MAX:
         return [_too_large(f"at most {MESSAGE_ENTRIES_MAX} entries", len(message))]
-    return [sample for entry in message for sample in _parse_object(entry)]
+    return [sample for entry in message for sample in samples_of_object(entry)]
 
 
 def _too_large(expected: str, size: int) -> MalformedSample:
     return MalformedSample("too large", f"expected {expected}, was {size}")
-
-

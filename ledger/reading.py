@@ -54,6 +54,18 @@ def stream_at_time(ledger: Ledger, stream_id: str, time_ms: int) -> StreamState:
     return ledger.stream(stream_id, version=version)
 
 
+def last_observations(ledger: Ledger, stream_id: str, count: int) -> list[KpiObserved]:
+    """Return the stream's last observations, at most `count`, in order."""
+    found: list[KpiObserved] = []
+    before = ledger.last_version(stream_id) + 1
+    while before > 1 and len(found) < count:
+        after = max(0, before - 1 - count)
+        page = ledger.page(stream_id, after=after, limit=before - 1 - after)
+        found[:0] = [r.event for r in page if isinstance(r.event, KpiObserved)]
+        before = after + 1
+    return found[-count:]
+
+
 def _last_observed(ledger: Ledger, stream_id: str, is_before: Callable[[KpiObserved], bool]) -> int:
     """Bisect for the version of the last observation before a time; 0 if there is none."""
     low, high = 1, ledger.last_version(stream_id) + 1

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-THIRD_PARTY = {"click", "eventsourcing", "msgspec", "pyarrow"}
+THIRD_PARTY = {"click", "eventsourcing", "msgspec", "setproctitle"}
 OWN = {"cli", "domain", "feeds", "ledger", "profiles", "projections", "replay", "tools"}
 
 MAY_IMPORT = {
     "domain": {"msgspec"},
     "profiles": {"msgspec", "domain"},
     "ledger": {"msgspec", "eventsourcing", "domain"},
-    "feeds": {"msgspec", "pyarrow", "domain"},
-    "projections": {"msgspec", "domain", "ledger"},
+    "feeds": {"msgspec", "pyarrow", "redis", "websockets", "domain"},
+    "projections": {"msgspec", "redis", "domain", "ledger"},
     "replay": {"msgspec", "domain", "ledger"},
     "cli": THIRD_PARTY | OWN - {"tools"},
     "tools": {"cli"},

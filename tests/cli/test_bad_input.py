@@ -37,8 +37,14 @@ def nothing_was_written(folder: Path) -> bool:
         (["--env", "PROD"], "--env: expected 1 to 32 of a-z 0-9 _ -"),
         (["--exchange", "by:bit"], "--exchange: expected 1 to 32 of a-z 0-9 _ -"),
         (["--feed", "mock://nothing"], "healthy"),
-        (["--feed", "ftp://x"], "--feed: expected mock://SCENARIO?seed=N or file:PATH"),
-        (["--feed", "nonsense"], "--feed: expected mock://SCENARIO?seed=N or file:PATH"),
+        (
+            ["--feed", "ftp://x"],
+            "--feed: expected mock://SCENARIO?seed=N, file:PATH, redis",
+        ),
+        (
+            ["--feed", "nonsense"],
+            "--feed: expected mock://SCENARIO?seed=N, file:PATH, redis",
+        ),
         (["--feed", "file:none.csv"], "none.csv"),
         (["--feed", "file:folder.csv"], "folder.csv"),
         (["--interval-sec", "0"], "--interval-sec: expected an interval from 0.001"),
@@ -219,7 +225,7 @@ def test_two_streams_need_a_choice(folder: Path) -> None:
     assert live("report", "--ledger", "l.sqlite", "--exchange", "none").code == 3
 
 
-def test_what_comes_later_says_so_instead_of_seeming_done(folder: Path) -> None:
-    assert "needs Redis" in live("export").err
-    assert live("export").code == 2
-    assert "Redis is not wired yet" in live("run", "--redis-url", "redis://x").err
+def test_an_export_without_a_server_is_refused(folder: Path) -> None:
+    outcome = live("export")
+    assert outcome.code == 2
+    assert "live export needs a Redis: --redis-url" in outcome.err

@@ -1,0 +1,212 @@
+"""
+Publishing to Redis for a run: who may, from which state a new ledger starts, what others wrote.
+
+Source: DESIGN.md section 1, Overrides, Starting, and failing closed; section 3, Redis.
+"""
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from cli.run_options import RedisOptions
+from domain.errors import AnotherWriter, CannotTell
+from domain.events import Event, StateTransitioned, TradingState
+from domain.state import State
+from domain.windows import format_time
+from ledger.application import Ledger, StreamState
+from ledger.streams import StreamKey, parse_stream_id
+from projections.redis_connection import open_redis
+from projections.redis_control import Down, LeaseHeld, Published, clear_hold, set_hold
+from projections.redis_exchange import ForeignWrite, Outcome, Result
+from projections.redis_keys import Publication, fault_of, live_keys, publication_of
+from projections.redis_publisher import RedisPublisher
+from projections.views import LedgerPlace
+
+LEASE_MARGIN_MS: Final = 5_000
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """
+    What a run may go on from.
+
+    Attributes:
+        published: the state that a new ledger starts in, if Redis holds a worse one than ACTIVE.
+        fencing_token: the lease's, for `RunStarted`.
+    """
+
+    published: TradingState = TradingState.ACTIVE
+    fencing_token: int | None = None
+
+
+class LedgerPublisher:
+    """
+    Publishes one stream's versions, as `cli.outputs.Publisher` has it.
+
+    Raises:
+        BadInput: if the URL is none, or not for this environment.
+    """
+
+    def __init__(self, options: RedisOptions, key: StreamKey) -> None:
+        self._options = options
+        self._key = key
+        self._keys = live_keys(key.env, key.exchange)
+        self._connection = open_redis(options.url, env=key.env)
+        self._redis = RedisPublisher(
+            self._connection, self._keys, dead_man=options.dead_man, adopt=options.adopt
+        )
+        self._said: set[str] = set()
+        self._notices: list[str] = []
+        self._last: Publication | None = None
+
+    def take_over(self, state: State, *, interval_ms: int, now_ms: int) -> Standing:
+        """
+        Take the lease, and see what is published of this stream.
+
+        While the server is down a run begins without either, and the first publication that gets
+        through takes the lease.
+
+        Raises:
+            AnotherWriter: if another runner holds the lease, or, in prod, the keys are another
+                ledger's and nobody said that they may be taken over.
+        """
+        published = self._redis.published_state()
+        if isinstance(published, Published):
+            self._check_ledger(published, state)
+        owner = f"{socket.gethostname()} process {os.getpid()} since {format_time(now_ms)}"
+        taken = self._redis.acquire_lease(
+            owner,
+            3 * interval_ms + LEASE_MARGIN_MS,
+            replaces=None if state.run is None else state.run.fencing_token,
+        )
+        if isinstance(taken, LeaseHeld):
+            raise AnotherWriter(
+                f"{self._key} is published by {taken.owner}; its lease runs out in "
+                f"{taken.expires_in_ms / 1000:.0f} s. One runner per env and exchange."
+            )
+        worse = TradingState.ACTIVE
+        if isinstance(published, Published) and published.state is not None and not state.symbols:
+            worse = published.state
+        return Standing(worse, self._redis.fencing_token)
+
+    def publish(
+        self,
+        ledger: Ledger,
+        stream: StreamState,
+        events: Sequence[Event],
+        *,
+        acknowledged: Sequence[ForeignWrite] = (),
+    ) -> Sequence[ForeignWrite]:
+        """
+        Publish the stream's state; return what others wrote to the keys since the last time.
+
+        Raises:
+            AnotherWriter: if another runner has taken over; nothing was published then.
+        """
+        place = LedgerPlace(stream.id, stream.version, ledger.position(stream))
+        self._last = publication_of(
+            stream.state,
+            place,
+            ttl_sec=self._options.ttl_sec,
+            transitions=[event for event in events if isinstance(event, StateTransitioned)],
+        )
+        result = self._redis.publish(self._last, acknowledged=acknowledged)
+        self._judge(result)
+        return result.foreign
+
+    def publish_fault(self, text: str) -> None:
+        """Publish FROZEN and 0.0 for everything, with the cause, if anything was published."""
+        if self._last is not None:
+            self._redis.publish(fault_of(self._last, text))
+
+    def notices(self) -> list[str]:
+        """Return what somebody should be told since the last call."""
+        notices, self._notices = [*self._notices, *self._redis.notices()], []
+        return notices
+
+    def clear_hold(self) -> None:
+        """Take a hold away: what it stood for is in the ledger now."""
+        clear_hold(self._connection, self._keys)
+
+    def close(self) -> None:
+        """Leave what is to stand when the run has ended, and give the lease back."""
+        if self._options.freeze_on_exit:
+            self.publish_fault("the runner has ended (--on-exit freeze)")
+        self._redis.release_lease()
+
+    def disconnect(self) -> None:
+        """Let go of the server, however the run ended."""
+        self._redis.close()
+
+    def _check_ledger(self, published: Published, state: State) -> None:
+        theirs = published.ledger_id
+        if not theirs or theirs == state.ledger_id or self._options.adopt:
+            return
+        text = f"the keys of {self._key} are another ledger's ({theirs})"
+        if self._key.env == "prod":
+            raise AnotherWriter(f"{text}; take them over with --adopt if that one has ended")
+        self._notices.append(f"{text}; they are taken over")
+        self._redis = RedisPublisher(
+            self._connection, self._keys, dead_man=self._options.dead_man, adopt=True
+        )
+
+    def _judge(self, result: Result) -> None:
+        match result.outcome:
+            case Outcome.FENCED:
+                raise AnotherWriter(f"{self._key} was taken over by {result.detail}; stopping")
+            case Outcome.OTHER_LEDGER:
+                raise AnotherWriter(f"the keys of {self._key} are another ledger's now; stopping")
+            case Outcome.STALE | Outcome.NOT_NEWER:
+                self._say_once(f"not published: {result.outcome.value}: {result.detail}")
+            case Outcome.ACCEPTED if result.detail:
+                self._say_once(f"published as FROZEN under a hold: {result.detail}")
+            case _:
+                pass
+
+    def _say_once(self, text: str) -> None:
+        kind = text.partition(":")[0]
+        if kind not in self._said:
+            self._said.add(kind)
+            self._notices.append(text)
+
+
+def hold(url: str, stream_id: str, text: str) -> str:
+    """Set the hold above which nothing is published, and return how that went."""
+    key = parse_stream_id(stream_id)
+    connection = open_redis(url, env=key.env)
+    try:
+        done = set_hold(connection, live_keys(key.env, key.exchange), text)
+    finally:
+        connection.close()
+    if isinstance(done, Down):
+        return f"no hold could be set in Redis either ({done.reason})"
+    return "a hold in Redis keeps everything FROZEN until a runner takes the freeze"
+
+
+def publish_once(
+    options: RedisOptions, ledger: Ledger, stream: StreamState, *, force: bool
+) -> Result:
+    """
+    Publish a stream's state from its ledger, without a run.
+
+    Raises:
+        CannotTell: if no run has begun yet.
+    """
+    key = parse_stream_id(stream.id)
+    if key.dry_run:
+        raise CannotTell(f"{key} is a dry run; a dry run publishes nothing")
+    connection = open_redis(options.url, env=key.env)
+    try:
+        publisher = RedisPublisher(
+            connection,
+            live_keys(key.env, key.exchange),
+            dead_man=options.dead_man,
+            adopt=options.adopt,
+            allow_stale=force,
+        )
+        place = LedgerPlace(stream.id, stream.version, ledger.position(stream))
+        return publisher.publish(publication_of(stream.state, place, ttl_sec=options.ttl_sec))
+    finally:
+        connection.close()

@@ -1,0 +1,212 @@
+"""
+A run, put together from its options and driven to its end.
+
+Source: DESIGN.md section 1, Starting, and failing closed; section 4, `live run`.
+"""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+import click
+from msgspec.structs import replace
+
+from cli.account import tell_cause
+from cli.attendant import Attendant
+from cli.clock import SystemClock
+from cli.feeding import open_live, open_series, past_windows
+from cli.outputs import Outputs
+from cli.run_options import RunOptions
+from cli.runner import Outcome, Runner
+from cli.session import Session
+from cli.setup import PROD, adoption, resolve_limits, start_run
+from cli.texts import warn
+from domain.commands import AdoptPolicy
+from domain.state import State
+from domain.windows import WindowReadings
+from feeds.base import LiveFeed, SeriesFeed
+from ledger.application import Ledger, StreamState
+from ledger.inbox import Inbox
+
+if TYPE_CHECKING:
+    from cli.publishing import LedgerPublisher
+
+DEFAULT_SYMBOLS: Final = ("BTCUSDT",)
+DEFAULT_INTERVAL_MS: Final = 60_000
+
+_CLEAR_LINE: Final = "\r\x1b[K"
+
+
+def execute(options: RunOptions, ledger: Ledger, clock: SystemClock) -> None:
+    """Put the run together, drive it, and say what it came to."""
+    stream = ledger.stream(str(options.key))
+    series = open_series(options, stream.state)
+    symbols = _symbols(options, stream.state, series)
+    interval_ms = _interval_ms(options, stream.state, series)
+    limits = resolve_limits(
+        stream.state,
+        symbols,
+        env=options.key.env,
+        profile_name=options.profile,
+        policy_file=options.policy,
+    )
+    for warning in (*limits.warnings, *(series.warnings if series else ())):
+        warn(warning)
+    may_loosen = options.key.env != PROD or options.adopt_policy
+    adopt = adoption(limits, symbols, allow_loosening=may_loosen)
+    with contextlib.ExitStack() as closing:
+        live: LiveFeed | None = None
+        if series is None:
+            live = open_live(options, ledger, stream, symbols, interval_ms, clock.now_ms())
+            closing.callback(live.close)
+        feed: SeriesFeed | LiveFeed | None = series or live
+        assert feed is not None
+        publisher = _open_publisher(options)
+        if publisher is not None:
+            closing.callback(publisher.disconnect)
+        session = _begin(options, ledger, stream, feed, adopt, publisher, interval_ms, clock)
+        runner = Runner(
+            session,
+            Outputs(ledger, session, options.artifacts, publisher),
+            Attendant(session, ledger, Inbox(options.location, stream.id)),
+            clock,
+            _mute if options.quiet else _say,
+        )
+        with _stopped_by_signals(clock):
+            if series is not None:
+                outcome = _drive_series(runner, options, series)
+            else:
+                assert live is not None
+                outcome = _drive_live(runner, options, live, interval_ms, clock)
+    _say_outcome(outcome, options, session.stream.state)
+
+
+def _open_publisher(options: RunOptions) -> "LedgerPublisher | None":
+    """Return the publisher, None for a dry run or without Redis; only then is it imported."""
+    if options.redis is None or options.key.dry_run:
+        return None
+    from cli.publishing import LedgerPublisher  # noqa: PLC0415
+
+    return LedgerPublisher(options.redis, options.key)
+
+
+def _begin(
+    options: RunOptions,
+    ledger: Ledger,
+    stream: StreamState,
+    feed: SeriesFeed | LiveFeed,
+    adopt: AdoptPolicy,
+    publisher: "LedgerPublisher | None",
+    interval_ms: int,
+    clock: SystemClock,
+) -> Session:
+    """Return the session, checked against the ledger before anybody's lease is taken."""
+    start = start_run(
+        options.key,
+        stream.state,
+        interval_ms=interval_ms,
+        feed=feed.description,
+        feed_kind=feed.kind,
+        now_ms=clock.now_ms(),
+    )
+    session = Session(ledger, stream, start, adopt)
+    if publisher is None:
+        return session
+    standing = publisher.take_over(
+        stream.state, interval_ms=interval_ms, now_ms=start.started_at_ms
+    )
+    start = replace(start, published=standing.published, fencing_token=standing.fencing_token)
+    return Session(ledger, stream, start, adopt)
+
+
+def _drive_series(runner: Runner, options: RunOptions, series: SeriesFeed) -> Outcome:
+    seconds, count = series.interval_ms / 1000, series.window_count
+    click.echo(f"interval {seconds:g} s, {count} windows", err=True)
+    iterations = options.iterations or 0
+    with _progress(series.windows(), min(iterations or count, count)) as windows:
+        return runner.run_series(
+            windows,
+            iterations=iterations,
+            speed=options.feed.speed,
+            interval_ms=series.interval_ms,
+        )
+
+
+def _drive_live(
+    runner: Runner, options: RunOptions, live: LiveFeed, interval_ms: int, clock: SystemClock
+) -> Outcome:
+    iterations = options.iterations or 0
+    if not (options.is_fresh and iterations):
+        return runner.run_live(live, iterations=iterations, interval_ms=interval_ms)
+    past = past_windows(live, now_ms=clock.now_ms(), windows=iterations, interval_ms=interval_ms)
+    with _progress(past, iterations) as windows:
+        return runner.run_series(windows, iterations=0, speed=None, interval_ms=interval_ms)
+
+
+def _symbols(options: RunOptions, state: State, series: SeriesFeed | None) -> tuple[str, ...]:
+    if options.symbols is not None:
+        return options.symbols
+    if state.symbols:
+        return state.symbol_names
+    return DEFAULT_SYMBOLS if series is None else series.symbols
+
+
+def _interval_ms(options: RunOptions, state: State, series: SeriesFeed | None) -> int:
+    if series is not None:
+        return series.interval_ms
+    return options.interval_ms or state.interval_ms or DEFAULT_INTERVAL_MS
+
+
+@contextlib.contextmanager
+def _progress(windows: Iterable[WindowReadings], total: int) -> Iterator[Iterable[WindowReadings]]:
+    """Give the windows, behind a progress bar where there is a terminal to show it."""
+    if not sys.stderr.isatty() or total < 2:
+        yield windows
+        return
+    with click.progressbar(windows, length=total, label="Deciding", file=sys.stderr) as bar:
+        yield bar
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(clock: SystemClock) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the run after the window under way, and a second one at once."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if clock.stop.is_set():
+            raise KeyboardInterrupt
+        clock.stop.set()
+        click.echo(f"{signal.Signals(number).name}: stopping after this window", err=True)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say_outcome(outcome: Outcome, options: RunOptions, state: State) -> None:
+    known = outcome.windows - outcome.decided
+    ended = "stopped" if outcome.stopped else "done"
+    click.echo(
+        f"{ended}: {outcome.decided} windows decided"
+        + (f", {known} were in the ledger already or late" if known else "")
+        + f"; {options.key} is {state.trading_state}"
+        + (f" ({tell_cause(state.reasons, state.triggered_by)})" if state.reasons else ""),
+        err=True,
+    )
+    click.echo(f"ledger {options.location}, artifacts {options.artifacts}", err=True)
+
+
+def _say(line: str) -> None:
+    """Print a line; a progress bar that stands there makes room and comes back after it."""
+    if sys.stderr.isatty():
+        click.echo(_CLEAR_LINE, err=True, nl=False)
+    click.echo(line)
+
+
+def _mute(_line: str) -> None:
+    """Say nothing."""
