@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from domain.events import (
     ClockFault,
     Event,
+    ExternalWriteDetected,
     GapObserved,
     KpiObserved,
     LateWindowObserved,
@@ -15,6 +16,7 @@ from domain.events import (
     PolicyAdopted,
     StateTransitioned,
     SymbolThrottleChanged,
+    TradedWhileFrozen,
 )
 from domain.mutators import clock_reason, gap_reason, override_reason
 from domain.windows import format_time
@@ -57,6 +59,16 @@ def _line(event: Event) -> str | None:  # noqa: PLR0911 - one return a case
             return f"policy adopted: {'; '.join(event.changes)}"
         case OverrideApplied():
             return f"{format_time(event.override.applied_at_ms)}  {override_reason(event.override)}"
+        case TradedWhileFrozen():
+            return (
+                f"{format_time(event.filled_at_ms)}  {event.symbol} traded while frozen "
+                f"since {format_time(event.frozen_since_ms)}: the bot doesn't obey"
+            )
+        case ExternalWriteDetected():
+            return (
+                f"{format_time(event.at_ms)}  {event.key} was set to {event.found!r} by somebody "
+                f"else; {event.expected!r} goes back"
+            )
         case OverrideEnded():
             return f"{format_time(event.at_ms)}  override {event.id} ended by {event.ended_by}"
         case _:

@@ -7,18 +7,23 @@ good at its next start. Source: DESIGN.md section 3.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from cli.session import Session
-from domain.commands import ReportExternalWrite
+from domain.commands import ReportExternalWrite, ReportFill
 from domain.events import Event, OverrideApplied, OverrideEnded, OverrideKind
+from domain.windows import WindowReadings
 from ledger.application import Ledger
 from projections.artifacts import write_artifacts
 
 if TYPE_CHECKING:
     from cli.publishing import LedgerPublisher
     from projections.redis_exchange import ForeignWrite
+
+
+FILL_GRACE_MS: Final = 5_000
+"""How long a bot may take to obey before a fill counts as disobedience: orders are under way."""
 
 
 class Outputs:
@@ -58,6 +63,24 @@ class Outputs:
             write_artifacts(self._ledger, self._session.stream, self._artifacts)
         return more
 
+    def disobeyed(self, readings: WindowReadings) -> list[ReportFill]:
+        """Return a report for each symbol whose fills added risk while 0.0 was published."""
+        if self._publisher is None:
+            return []
+        reports = []
+        for symbol, fill in readings.risk_fills.items():
+            frozen_since_ms = self._publisher.frozen_since_ms(symbol)
+            if frozen_since_ms is not None:
+                report = ReportFill(
+                    symbol=symbol,
+                    filled_at_ms=fill.ts_ms,
+                    frozen_since_ms=frozen_since_ms,
+                    notional=fill.notional,
+                    grace_ms=FILL_GRACE_MS,
+                )
+                reports.append(report)
+        return reports
+
     def publish_fault(self, text: str) -> None:
         """Publish FROZEN and 0.0 for everything, with the cause."""
         if self._publisher is not None:
@@ -76,7 +99,7 @@ class Outputs:
         self, events: Sequence[Event], publisher: "LedgerPublisher", now_ms: int
     ) -> list[Event]:
         """Publish, and adopt or report what others wrote in the meantime."""
-        foreign = publisher.publish(self._ledger, self._session.stream, events)
+        foreign = publisher.publish(self._ledger, self._session.stream, events, now_ms=now_ms)
         reported = [
             event
             for write in foreign
@@ -85,7 +108,13 @@ class Outputs:
         if any(_ends_a_hold(event) for event in (*events, *reported)):
             publisher.clear_hold()
         if reported:
-            publisher.publish(self._ledger, self._session.stream, reported, acknowledged=foreign)
+            publisher.publish(
+                self._ledger,
+                self._session.stream,
+                reported,
+                now_ms=now_ms,
+                acknowledged=foreign,
+            )
         return reported
 
 

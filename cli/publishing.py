@@ -60,6 +60,7 @@ class LedgerPublisher:
         self._said: set[str] = set()
         self._notices: list[str] = []
         self._last: Publication | None = None
+        self._frozen_since_ms: dict[str, int] = {}
 
     def take_over(self, state: State, *, interval_ms: int, now_ms: int) -> Standing:
         """
@@ -97,6 +98,7 @@ class LedgerPublisher:
         stream: StreamState,
         events: Sequence[Event],
         *,
+        now_ms: int,
         acknowledged: Sequence[ForeignWrite] = (),
     ) -> Sequence[ForeignWrite]:
         """
@@ -114,7 +116,13 @@ class LedgerPublisher:
         )
         result = self._redis.publish(self._last, acknowledged=acknowledged)
         self._judge(result)
+        if result.outcome is Outcome.ACCEPTED:
+            self._note_frozen(self._last, now_ms)
         return result.foreign
+
+    def frozen_since_ms(self, symbol: str) -> int | None:
+        """Return since when this run has published 0.0 for a symbol, None if it doesn't."""
+        return self._frozen_since_ms.get(symbol)
 
     def publish_fault(self, text: str) -> None:
         """Publish FROZEN and 0.0 for everything, with the cause, if anything was published."""
@@ -164,6 +172,12 @@ class LedgerPublisher:
                 self._say_once(f"published as FROZEN under a hold: {result.detail}")
             case _:
                 pass
+
+    def _note_frozen(self, publication: Publication, now_ms: int) -> None:
+        frozen = [symbol for symbol, text in publication.throttles.items() if text == "0.0"]
+        self._frozen_since_ms = {
+            symbol: self._frozen_since_ms.get(symbol, now_ms) for symbol in frozen
+        }
 
     def _say_once(self, text: str) -> None:
         kind = text.partition(":")[0]

@@ -129,7 +129,11 @@ class Runner:
             pass
 
     def _observe(self, readings: WindowReadings) -> list[Event]:
-        return self._tell(self._session.observe(readings, decided_at_ms=self._clock.now_ms()))
+        now_ms = self._clock.now_ms()
+        events = self._session.observe(readings, decided_at_ms=now_ms)
+        for report in self._outputs.disobeyed(readings):
+            events += self._session.apply(report, decided_at_ms=now_ms)
+        return self._tell(events)
 
     def _tell(self, events: list[Event]) -> list[Event]:
         self._decided += count_decided(events)

@@ -68,6 +68,13 @@ NOTHING: Final = SymbolReadings()
 """A symbol that nothing arrived for."""
 
 
+class RiskFill(msgspec.Struct, frozen=True):
+    """A fill that added risk; notional in quote currency."""
+
+    ts_ms: int
+    notional: float
+
+
 class WindowReadings(msgspec.Struct, frozen=True, omit_defaults=True):
     """
     What a feed delivered for one window.
@@ -77,12 +84,14 @@ class WindowReadings(msgspec.Struct, frozen=True, omit_defaults=True):
         symbols: readings by symbol; a symbol that isn't here had nothing.
         feed_position: up to where a durable feed was read, as that feed writes it.
         feed_counts: what the feed counted since its last window: `late`, `malformed`, ...
+        risk_fills: by symbol, the window's last fill that added risk, where fills are known.
     """
 
     start_ms: int
     symbols: dict[str, SymbolReadings] = {}
     feed_position: str | None = None
     feed_counts: dict[str, int] = {}
+    risk_fills: dict[str, RiskFill] = {}
 
 
 def content_hash(start_ms: int, symbols: Mapping[str, SymbolReadings]) -> str:

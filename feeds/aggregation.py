@@ -19,6 +19,7 @@ from typing import Final, assert_never
 from domain.kpis import Defect, Reading
 from domain.windows import (
     NOTHING,
+    RiskFill,
     SymbolReadings,
     WindowReadings,
     check_interval,
@@ -111,7 +112,7 @@ class Aggregator:
             self._counts["overflow"] += 1
             return
         if isinstance(sample, Fill):
-            bucket.add_fill(sample)
+            bucket.add_fill(sample, self._levels[symbol].position)
         elif isinstance(sample, Latency):
             if not self._store.add_latency(bucket, sample.latency_ms):
                 self._counts["overflow"] += 1
@@ -166,6 +167,7 @@ class Aggregator:
             first = format_time(self._next_index * self._interval_ms)
             raise ValueError(f"expected a window from {first} on, was {format_time(start_ms)}")
         self.advance(start_ms)
+        risk_fills = self._risk_fills(index)
         level_kpis = self._close_levels(index)
         recent = self._fill_sums(index - self._lookback_windows + 1, index)
         own = self._fill_sums(index, index)
@@ -184,7 +186,12 @@ class Aggregator:
         on_time_ms = start_ms + self._interval_ms + self._lateness_ms
         until_ms = on_time_ms if now_ms is None else max(on_time_ms, now_ms)
         self._counts["future"] += self._store.drop_after(self._key(until_ms))
-        return WindowReadings(start_ms=start_ms, symbols=symbols, feed_counts=self._take_counts())
+        return WindowReadings(
+            start_ms=start_ms,
+            symbols=symbols,
+            feed_counts=self._take_counts(),
+            risk_fills=risk_fills,
+        )
 
     def _index(self, start_ms: int) -> int:
         index, into_ms = divmod(start_ms, self._interval_ms)
@@ -233,6 +240,18 @@ class Aggregator:
                 for symbol, fills in self._past_fills[key].items():
                     sums.setdefault(symbol, FillSums()).add_sums(fills)
         return sums
+
+    def _risk_fills(self, index: int) -> dict[str, RiskFill]:
+        """Return each symbol's last fill in a window that added risk."""
+        found: dict[str, Fill] = {}
+        for key in (2 * index, 2 * index + 1):
+            for symbol, bucket in self._store.look(key).items():
+                if bucket.risk_fill is not None:
+                    found[symbol] = later(found.get(symbol), bucket.risk_fill)
+        return {
+            symbol: RiskFill(fill.ts_ms, fill.price * fill.quantity)
+            for symbol, fill in found.items()
+        }
 
     def _close_levels(self, index: int) -> dict[str, dict[str, Reading]]:
         """Return each symbol's risk and latency in a window, and leave the window behind."""

@@ -18,7 +18,7 @@ MAKER: Final = "maker_taker_ratio"
 RISK: Final = "risk_ratio"
 LATENCY: Final = "p95_latency_ms"
 
-Level = TypeVar("Level", KpiSample, Position)
+Level = TypeVar("Level", KpiSample, Position, Fill)
 
 
 class FillSums:
@@ -84,10 +84,13 @@ class Bucket:
         position: the last position by `ts`.
         peak: the largest |position| / limit; None without positions.
         latencies: in milliseconds, as they came; None without them.
+        risk_fill: the last fill by `ts` that added risk.
         is_overfull: some latencies are missing, because no more may be held.
     """
 
-    __slots__ = ("fills", "is_overfull", "latencies", "peak", "position", "ready", "samples")
+    __slots__ = (
+        "fills", "is_overfull", "latencies", "peak", "position", "ready", "risk_fill", "samples",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.samples = 0
@@ -96,13 +99,22 @@ class Bucket:
         self.position: Position | None = None
         self.peak: float | None = None
         self.latencies: array[float] | None = None
+        self.risk_fill: Fill | None = None
         self.is_overfull = False
 
-    def add_fill(self, fill: Fill) -> None:
-        """Add one fill."""
+    def add_fill(self, fill: Fill, carried: Position | None) -> None:
+        """
+        Add one fill.
+
+        It reduces risk only if a position against its side was known when it came; `carried` is the
+        one from before the bucket.
+        """
         if self.fills is None:
             self.fills = FillSums()
         self.fills.add(fill)
+        position = self.position or carried
+        if position is None or fill.side * position.notional >= 0:
+            self.risk_fill = later(self.risk_fill, fill)
 
     def add_latency(self, latency_ms: float) -> None:
         """Hold one latency."""
