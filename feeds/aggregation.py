@@ -27,7 +27,7 @@ from domain.windows import (
     format_time,
 )
 from feeds.bucket_store import DEFAULT_LIMITS, BucketStore, Limits
-from feeds.buckets import Bucket, FillSums, Levels, latency_kpi, later, risk_kpi
+from feeds.buckets import Bucket, FillSums, Levels, last_risk_fill, latency_kpi, later, risk_kpi
 from feeds.sample_types import Fill, KpiSample, Latency, Position, Sample
 
 LOOKBACK_WINDOWS_MAX: Final = 1_000
@@ -112,7 +112,7 @@ class Aggregator:
             self._counts["overflow"] += 1
             return
         if isinstance(sample, Fill):
-            bucket.add_fill(sample, self._levels[symbol].position)
+            bucket.add_fill(sample)
         elif isinstance(sample, Latency):
             if not self._store.add_latency(bucket, sample.latency_ms):
                 self._counts["overflow"] += 1
@@ -167,8 +167,7 @@ class Aggregator:
             first = format_time(self._next_index * self._interval_ms)
             raise ValueError(f"expected a window from {first} on, was {format_time(start_ms)}")
         self.advance(start_ms)
-        risk_fills = self._risk_fills(index)
-        level_kpis = self._close_levels(index)
+        level_kpis, risk_fills = self._close_levels(index)
         recent = self._fill_sums(index - self._lookback_windows + 1, index)
         own = self._fill_sums(index, index)
         is_connected = connected_share >= CONNECTED_SHARE_MIN
@@ -241,23 +240,14 @@ class Aggregator:
                     sums.setdefault(symbol, FillSums()).add_sums(fills)
         return sums
 
-    def _risk_fills(self, index: int) -> dict[str, RiskFill]:
-        """Return each symbol's last fill in a window that added risk."""
-        found: dict[str, Fill] = {}
-        for key in (2 * index, 2 * index + 1):
-            for symbol, bucket in self._store.look(key).items():
-                if bucket.risk_fill is not None:
-                    found[symbol] = later(found.get(symbol), bucket.risk_fill)
-        return {
-            symbol: RiskFill(fill.ts_ms, fill.price * fill.quantity)
-            for symbol, fill in found.items()
-        }
-
-    def _close_levels(self, index: int) -> dict[str, dict[str, Reading]]:
-        """Return each symbol's risk and latency in a window, and leave the window behind."""
+    def _close_levels(
+        self, index: int
+    ) -> tuple[dict[str, dict[str, Reading]], dict[str, RiskFill]]:
+        """Return each symbol's risk, latency and risk fill in a window, and leave that behind."""
         start_ms = index * self._interval_ms
         parts = {key: self._store.take(key) for key in (2 * index, 2 * index + 1)}
         kpis: dict[str, dict[str, Reading]] = {}
+        risk_fills: dict[str, RiskFill] = {}
         for symbol, levels in self._levels.items():
             carried = levels.position
             if carried is not None and start_ms - carried.ts_ms > self._max_age_ms:
@@ -267,9 +257,11 @@ class Aggregator:
             kpis[symbol] = risk_kpi(carried, buckets) | latency_kpi(
                 buckets, latencies_max=self._limits.latencies_per_window
             )
+            if (fill := last_risk_fill(carried, buckets)) is not None:
+                risk_fills[symbol] = RiskFill(fill.ts_ms, fill.price * fill.quantity)
             for key, bucket in own.items():
                 self._leave_behind(key, symbol, bucket)
-        return kpis
+        return kpis, risk_fills
 
     def _raw_kpis(self, levels: Levels, index: int) -> tuple[str, ...]:
         return levels.raw_kpis(max(0, index - self._recent_windows + 1))

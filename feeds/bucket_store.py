@@ -7,7 +7,7 @@ Source: DESIGN.md section 5; issue 3, Feeds ("memory is bounded").
 """
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -75,10 +75,6 @@ class BucketStore:
         self._bucket_count -= len(part)
         self._latency_count -= sum(bucket.latency_count for bucket in part.values())
         return part
-
-    def look(self, key: int) -> Mapping[str, Bucket]:
-        """Return the buckets of a part, which go on being held."""
-        return self._parts.get(key, {})
 
     def take_before(self, key: int) -> Iterator[tuple[int, dict[str, Bucket]]]:
         """Yield every part before that one, in order, and hold it no more."""

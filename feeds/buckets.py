@@ -84,12 +84,13 @@ class Bucket:
         position: the last position by `ts`.
         peak: the largest |position| / limit; None without positions.
         latencies: in milliseconds, as they came; None without them.
-        risk_fill: the last fill by `ts` that added risk.
+        last_buy, last_sell: the last fill of each side by `ts`.
         is_overfull: some latencies are missing, because no more may be held.
     """
 
     __slots__ = (
-        "fills", "is_overfull", "latencies", "peak", "position", "ready", "risk_fill", "samples",
+        "fills", "is_overfull", "last_buy", "last_sell", "latencies", "peak", "position", "ready",
+        "samples",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -99,22 +100,19 @@ class Bucket:
         self.position: Position | None = None
         self.peak: float | None = None
         self.latencies: array[float] | None = None
-        self.risk_fill: Fill | None = None
+        self.last_buy: Fill | None = None
+        self.last_sell: Fill | None = None
         self.is_overfull = False
 
-    def add_fill(self, fill: Fill, carried: Position | None) -> None:
-        """
-        Add one fill.
-
-        It reduces risk only if a position against its side was known when it came; `carried` is the
-        one from before the bucket.
-        """
+    def add_fill(self, fill: Fill) -> None:
+        """Add one fill."""
         if self.fills is None:
             self.fills = FillSums()
         self.fills.add(fill)
-        position = self.position or carried
-        if position is None or fill.side * position.notional >= 0:
-            self.risk_fill = later(self.risk_fill, fill)
+        if fill.side > 0:
+            self.last_buy = later(self.last_buy, fill)
+        else:
+            self.last_sell = later(self.last_sell, fill)
 
     def add_latency(self, latency_ms: float) -> None:
         """Hold one latency."""
@@ -206,6 +204,25 @@ def risk_kpi(carried: Position | None, parts: Sequence[Bucket]) -> dict[str, Rea
     if carried is not None:
         shares.append(share_of_limit(carried))
     return {RISK: _finite(max(shares))} if shares else {}
+
+
+def last_risk_fill(carried: Position | None, parts: Sequence[Bucket]) -> Fill | None:
+    """
+    Return the last fill in a window that added risk.
+
+    A fill reduces risk only if the last position known before it is against its side.
+    """
+    positions = [part.position for part in parts if part.position is not None]
+    if carried is not None:
+        positions.insert(0, carried)
+    last: Fill | None = None
+    for fill in chain.from_iterable((part.last_buy, part.last_sell) for part in parts):
+        if fill is None:
+            continue
+        before = [position for position in positions if position.ts_ms <= fill.ts_ms]
+        if not before or fill.side * before[-1].notional >= 0:
+            last = later(last, fill)
+    return last
 
 
 def latency_kpi(parts: Sequence[Bucket], *, latencies_max: int) -> dict[str, Reading]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from redis import ConnectionPool, Redis
+from redis._parsers import _RESP2Parser
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import InvalidResponse, NoScriptError, RedisError
 
@@ -145,6 +146,8 @@ def open_redis(
         socket_connect_timeout=timeout_sec,
         # The older protocol: the newer lets a server push, among else, a timeout of 10 s.
         protocol=2,
+        # Its own parser: a compiled one reads from the socket past the deadline.
+        parser_class=_RESP2Parser,
         driver_info=None,
         decode_responses=True,
         encoding_errors="backslashreplace",

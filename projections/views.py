@@ -291,6 +291,7 @@ def _reset_view(reset: Reset) -> ResetView:
 
 
 def override_view(override: Override) -> OverrideView:
+    """Return an override as the artifacts and `live override list` show it."""
     expires = override.expires_at_ms
     return OverrideView(
         id=override.id,

@@ -26,7 +26,9 @@ from feeds.aggregation import Aggregator
 from feeds.bucket_store import Limits
 from feeds.buckets import p95
 from feeds.samples import (
+    Fill,
     KpiSample,
+    Position,
     Sample,
 )
 
@@ -408,18 +410,18 @@ def test_options_out_of_range_are_refused() -> None:
 def test_only_a_fill_against_a_known_position_does_not_add_risk() -> None:
     aggregator = Aggregator(["BTCUSDT", "ETHUSDT"], interval_ms=60_000)
 
-    def fill(ts_ms: int, symbol: str, side: int) -> Fill:
+    def filled(ts_ms: int, symbol: str, side: int) -> Fill:
         return Fill(ts_ms, symbol, side, price=10.0, quantity=2.0, maker=True, mid=10.0)
 
     for sample in (
-        fill(1_000, "BTCUSDT", 1),
+        filled(1_000, "BTCUSDT", 1),
         Position(2_000, "BTCUSDT", notional=500.0, limit=1_000.0),
-        fill(3_000, "BTCUSDT", -1),
+        filled(3_000, "BTCUSDT", -1),
         Position(4_000, "ETHUSDT", notional=-500.0, limit=1_000.0),
-        fill(5_000, "ETHUSDT", 1),
+        filled(5_000, "ETHUSDT", 1),
     ):
         aggregator.add(sample)
     assert aggregator.close(0).risk_fills == {"BTCUSDT": RiskFill(1_000, 20.0)}
-    aggregator.add(fill(61_000, "BTCUSDT", -1))
-    aggregator.add(fill(62_000, "ETHUSDT", -1))
+    aggregator.add(filled(61_000, "BTCUSDT", -1))
+    aggregator.add(filled(62_000, "ETHUSDT", -1))
     assert aggregator.close(60_000).risk_fills == {"ETHUSDT": RiskFill(62_000, 20.0)}
