@@ -8,7 +8,7 @@ PYTEST_WORKERS ?= 2
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help live-run live-gate live-report test check fmt bench demo docs clean
+.PHONY: help live-run live-gate live-report live-export test check fmt bench demo docs clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -22,10 +22,11 @@ live-gate: $(RUN) ## Check the latest artifacts against the guide's thresholds.
 live-report: $(RUN) ## Make the artifacts again from the ledger, and show the report.
 	$(LIVE) report
 
-demo: $(RUN) ## Two hours of an incident in seconds, then where it left things.
-	$(LIVE) run --dry-run --feed mock://incident --iterations 120
-	$(LIVE) status
-	$(LIVE) report
+live-export: $(RUN) ## Publish the ledger's state to Redis again (LIVE_REDIS_URL).
+	$(LIVE) export
+
+demo: $(VENV)/.demo-installed ## An incident on a real Redis in seconds: what happened, how keys changed.
+	$(BIN)/python -m tools.demo
 
 test: $(DEV) ## Run all tests.
 	$(BIN)/pytest -n $(PYTEST_WORKERS)
@@ -44,7 +45,11 @@ fmt: $(DEV) ## Format, and mend what lint can mend.
 docs: $(DEV) ## Write the generated docs.
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.bench-installed ## Measure speed as ratios to peers in the same run.
+bench: $(VENV)/.demo-installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@ $(RUN)
+
+$(VENV)/.bench-installed ## Measure speed as ratios to peers in the same run.
 	$(BIN)/python -m benchmarks
 
 clean: ## Remove what was installed and made.
@@ -65,5 +70,5 @@ $(DEV): pyproject.toml | $(BIN)/python
 	@touch $@ $(RUN)
 
 $(VENV)/.bench-installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(DEV) $(RUN)

