@@ -140,6 +140,12 @@ class Authority:
 
     def context(self) -> ssl.SSLContext:
         """Return what a server with a certificate of this authority uses."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server_file())
+        return context
+
+    def server_file(self) -> Path:
+        """Return a file with a server's key and its certificate by this authority."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis")])
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
@@ -155,9 +161,7 @@ class Authority:
             )
             + certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        return context
+        return file
 
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey
