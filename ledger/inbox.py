@@ -91,7 +91,7 @@ class Inbox:
     def pending(self) -> list[Request]:
         """Return the requests that wait, the oldest first; what doesn't decode is set aside."""
         try:
-            names = sorted(os.listdir(self._folder))
+            names = sorted(path.name for path in self._folder.iterdir())
         except FileNotFoundError:
             return []
         found = [self._read(self._folder / name) for name in names if name.endswith(_REQUEST)]
@@ -127,9 +127,12 @@ class Inbox:
             request = msgspec.json.decode(data, type=Request)
             if (request.override is None) == (request.clearance is None):
                 raise msgspec.ValidationError("expected either an override or a clearance")
+            if path.name != f"{request.id}{_REQUEST}":
+                # Its answer would go astray, and the file stay for ever.
+                raise msgspec.ValidationError("expected the request's id as the file's name")
         except FileNotFoundError:
             return None
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, IsADirectoryError):
             with contextlib.suppress(FileNotFoundError):
                 path.rename(path.with_suffix(".malformed"))
             return None

