@@ -21,7 +21,7 @@ class Attendant:
         self._session = session
         self._ledger = ledger
         self._inbox = inbox
-        # Only what waited already may have been done by a runner that was killed before it answered.
+        # Only what waited already may have been done by a runner that was killed before answering.
         self._waited = {request.id for request in inbox.pending()}
         self._known: set[str | tuple[str, int, str]] | None = None
 

@@ -49,6 +49,7 @@ class Runner:
         self._clock = clock
         self._say = say
         self._outputs_due_ms = 0
+        self._unpublished: list[Event] = []
         self._decided = 0
 
     def run_series(
@@ -70,6 +71,7 @@ class Runner:
         """
         windows, first_ms, began_ms = 0, 0, 0
         with self._failing_closed():
+            self._put_out([])
             for readings in series:
                 if self._clock.stop.is_set() or (iterations and windows == iterations):
                     break
@@ -81,9 +83,9 @@ class Runner:
                     if self._clock.stop.is_set():
                         break
                 windows += 1
-                events = self._observe(readings)
+                self._unpublished += self._observe(readings)
                 if self._clock.now_ms() >= self._outputs_due_ms:
-                    self._put_out(events)
+                    self._put_out([])
             return self._end(windows)
 
     def run_live(self, feed: LiveFeed, *, iterations: int, interval_ms: int) -> Outcome:
@@ -94,6 +96,7 @@ class Runner:
         """
         windows = 0
         with self._failing_closed():
+            self._put_out([])
             while not self._clock.stop.is_set() and (not iterations or windows < iterations):
                 window = self._await_window(feed, interval_ms)
                 if window is None:
@@ -142,8 +145,10 @@ class Runner:
         return events
 
     def _put_out(self, events: list[Event]) -> None:
+        """Put out the ledger's state, which a run that was killed may not have come to."""
         now_ms = self._clock.now_ms()
-        self._tell(self._outputs.put_out(events, now_ms=now_ms))
+        self._tell(self._outputs.put_out([*self._unpublished, *events], now_ms=now_ms))
+        self._unpublished.clear()
         self._outputs_due_ms = now_ms + ARTIFACTS_EVERY_MS
 
     def _end(self, windows: int) -> Outcome:
