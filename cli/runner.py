@@ -71,7 +71,7 @@ class Runner:
         """
         windows, first_ms, began_ms = 0, 0, 0
         with self._failing_closed():
-            self._put_out([])
+            self._put_out()
             for readings in series:
                 if self._clock.stop.is_set() or (iterations and windows == iterations):
                     break
@@ -83,9 +83,9 @@ class Runner:
                     if self._clock.stop.is_set():
                         break
                 windows += 1
-                self._unpublished += self._observe(readings)
+                self._observe(readings)
                 if self._clock.now_ms() >= self._outputs_due_ms:
-                    self._put_out([])
+                    self._put_out()
             return self._end(windows)
 
     def run_live(self, feed: LiveFeed, *, iterations: int, interval_ms: int) -> Outcome:
@@ -96,13 +96,14 @@ class Runner:
         """
         windows = 0
         with self._failing_closed():
-            self._put_out([])
+            self._put_out()
             while not self._clock.stop.is_set() and (not iterations or windows < iterations):
                 window = self._await_window(feed, interval_ms)
                 if window is None:
                     continue
                 windows += 1
-                self._put_out(self._observe(feed.collect(window, window + interval_ms)))
+                self._observe(feed.collect(window, window + interval_ms))
+                self._put_out()
                 self._session.snapshot_if_due()
             return self._end(windows)
 
@@ -110,18 +111,16 @@ class Runner:
         """Return the window that is over and due; None if the caller must look again."""
         now_ms = self._clock.now_ms()
         behind = ObserveClock(window=window_at(now_ms, interval_ms))
-        events = self._tell(self._session.apply(behind, decided_at_ms=now_ms))
-        if events:
-            self._put_out(events)
+        if self._note(self._session.apply(behind, decided_at_ms=now_ms)):
+            self._put_out()
         window = due_window(now_ms, interval_ms, self._session.stream.state.next_window)
 
         def attend(now_ms: int) -> None:
             feed.poll(now_ms)
             for notice in (*feed.notices(), *self._outputs.notices()):
                 self._say(notice)
-            events = self._tell(self._attendant.attend(now_ms))
-            if events:
-                self._put_out(events)
+            if self._note(self._attendant.attend(now_ms)):
+                self._put_out()
 
         if not self._clock.sleep_until(window + interval_ms + feed.lateness_ms, attend):
             return None
@@ -131,24 +130,27 @@ class Runner:
         while not self._clock.stop.is_set() and not self._clock.sleep_until(time_ms):
             pass
 
-    def _observe(self, readings: WindowReadings) -> list[Event]:
+    def _observe(self, readings: WindowReadings) -> None:
         now_ms = self._clock.now_ms()
         events = self._session.observe(readings, decided_at_ms=now_ms)
         for report in self._outputs.disobeyed(readings):
             events += self._session.apply(report, decided_at_ms=now_ms)
-        return self._tell(events)
+        self._note(events)
 
-    def _tell(self, events: list[Event]) -> list[Event]:
+    def _note(self, events: list[Event]) -> bool:
+        """Tell what was appended, and keep it until it is put out; return whether it was any."""
         self._decided += count_decided(events)
+        self._unpublished += events
         for line in tell(events):
             self._say(line)
-        return events
+        return bool(events)
 
-    def _put_out(self, events: list[Event]) -> None:
+    def _put_out(self) -> None:
         """Put out the ledger's state, which a run that was killed may not have come to."""
         now_ms = self._clock.now_ms()
-        self._tell(self._outputs.put_out([*self._unpublished, *events], now_ms=now_ms))
-        self._unpublished.clear()
+        events, self._unpublished = self._unpublished, []
+        for line in tell(self._outputs.put_out(events, now_ms=now_ms)):
+            self._say(line)
         self._outputs_due_ms = now_ms + ARTIFACTS_EVERY_MS
 
     def _end(self, windows: int) -> Outcome:
@@ -156,7 +158,7 @@ class Runner:
         stopped = self._clock.stop.is_set()
         reason = "stopped by a signal" if stopped else "the windows asked for are decided"
         self._session.stop(reason, at_ms=self._clock.now_ms())
-        self._put_out([])
+        self._put_out()
         self._outputs.close()
         self._session.snapshot()
         return Outcome(windows, self._decided, stopped)
