@@ -49,7 +49,12 @@ class RedisAway(Exception):
 
 
 class BoundedRedis:
-    """A client whose every question takes one timeout at most, and is never repeated."""
+    """
+    A client whose every question takes one timeout at most, and is never repeated.
+
+    Attributes:
+        timeout_sec: that timeout.
+    """
 
     def __init__(self, url: str, *, timeout_sec: float = TIMEOUT_SEC) -> None:
         """
@@ -64,9 +69,9 @@ class BoundedRedis:
         """
         self._options = _options_of(url, timeout_sec)
         self._secrets = _secrets_of(url, self._options)
-        self._timeout_sec = timeout_sec
+        self.timeout_sec = timeout_sec
         self._asked: concurrent.futures.Future[Any] | None = None
-        self._client = self._make_client()
+        self._client = self._asked_client = self._make_client()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="redis-feed")
 
     @property
@@ -85,16 +90,15 @@ class BoundedRedis:
         Raises:
             RedisAway: if there was none within the timeout, or it was an error.
         """
-        if self._asked is not None and not self._asked.done():
-            # A name that is still being looked up can't be interrupted; a conversation can.
-            self._drop_client()
-            raise RedisAway("an earlier question is still unanswered")
-        self._asked = self._thread.submit(question, self._client)
+        watch = Stopwatch()
+        self._end_question()
+        asked: concurrent.futures.Future[Answer] = self._thread.submit(question, self._client)
+        self._asked, self._asked_client = asked, self._client
         try:
-            return self._asked.result(self._timeout_sec)
+            return asked.result(self.timeout_sec - watch.sec)
         except (redis.TimeoutError, TimeoutError):
             self._drop_client()
-            raise RedisAway(f"no answer within {self._timeout_sec:g} s") from None
+            raise RedisAway(f"no answer within {self.timeout_sec:g} s") from None
         except redis.ResponseError as error:
             raise RedisAway(self.reason(error)) from None
         except _ERRORS as error:
@@ -111,7 +115,19 @@ class BoundedRedis:
     def close(self) -> None:
         """Let go of the connection; a question under way ends with it."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+        self._asked_client.connection_pool.disconnect()
         self._client.connection_pool.disconnect()
+
+    def _end_question(self) -> None:
+        """Wait for the end of a question that was abandoned."""
+        if self._asked is None or self._asked.done():
+            return
+        # It may have connected only after it was hung up on.
+        self._asked_client.connection_pool.disconnect()
+        concurrent.futures.wait([self._asked], self.timeout_sec)
+        if not self._asked.done():
+            # Looking up a name is the one thing that can't be interrupted.
+            raise RedisAway("an earlier question is still unanswered")
 
     def _drop_client(self) -> None:
         # Whoever still waits on the old connections is woken; a new client shares nothing of it.
@@ -197,13 +213,8 @@ _KNOWN_WITHOUT_QUERY: Final = {
 
 def _options_of(url: str, timeout_sec: float) -> dict[str, Any]:
     try:
-        parts = urlsplit(url)
-        parse_qsl(parts.query, strict_parsing=bool(parts.query))
-        (parts.hostname or "").encode("idna")
-        is_odd = parts.scheme != "unix" and not _PATH.fullmatch(parts.path)
-        if is_odd or parts.fragment:
-            raise ValueError("expected a number as path, and no fragment")
-        options = dict(parse_url(url))
+        _check_parts(url)
+        options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
     except (ValueError, TypeError):
         # The message of a URL that doesn't parse may quote a piece of a password.
         expected = "redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH"
@@ -223,6 +234,15 @@ def _options_of(url: str, timeout_sec: float) -> dict[str, Any]:
         "decode_responses": True,
         "encoding_errors": "replace",
     }
+
+
+def _check_parts(url: str) -> None:
+    # What redis-py takes without a word: a password with # or ? in it, cut off there.
+    parts = urlsplit(url)
+    parse_qsl(parts.query, strict_parsing=bool(parts.query))
+    (parts.hostname or "").encode("idna")
+    if parts.fragment or (parts.scheme != "unix" and not _PATH.fullmatch(parts.path)):
+        raise ValueError("expected a number as path, and no fragment")
 
 
 def _secrets_of(url: str, options: dict[str, Any]) -> list[str]:

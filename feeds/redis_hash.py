@@ -26,7 +26,7 @@ from domain.windows import (
 )
 from feeds.kpi_rows import fills_of, notional_of, reading_of_text, shown
 from feeds.redis_client import TIMEOUT_SEC, BoundedRedis, Notices, RedisAway
-from feeds.samples import parse_ts
+from feeds.samples import MalformedSample, parse_ts
 
 DEFAULT_KPI_KEY: Final = "{env}:{exchange}:shadow:latest:{symbol}"
 _PLACES: Final = ("env", "exchange", "symbol")
@@ -169,12 +169,9 @@ class RedisHashFeed:
         if ts is None:
             return self._defect_of_untimed(key)
         try:
-            ts_ms = parse_ts(ts) if len(ts) <= _VALUE_CHARACTERS_MAX else None
-        except ValueError:
-            ts_ms = None
-        if ts_ms is None:
-            expected = "epoch seconds, milliseconds or ISO text"
-            self._malformed("ts", f"{key} ts: expected {expected}, was {shown(ts)}")
+            ts_ms = parse_ts(ts)
+        except MalformedSample as malformed:
+            self._malformed("ts", f"{key} ts: {malformed.detail}")
             return Defect.MALFORMED
         if ts_ms > end_ms + self._lateness_ms:
             problem = f"{(ts_ms - end_ms) / 1000:g} s after the window's end"
