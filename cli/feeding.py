@@ -15,6 +15,7 @@ from cli.run_options import FeedOptions, RunOptions
 from cli.setup import PROD
 from domain.errors import BadInput
 from domain.events import KpiObserved
+from domain.kpis import Defect
 from domain.state import State
 from domain.windows import SymbolReadings, WindowReadings
 from feeds.anomaly import ANOMALY, TRAILING_WINDOWS, AnomalyTracker
@@ -191,7 +192,17 @@ def _redis_stream(
     past = last_observations(ledger, stream.id, resume_windows(**sampling))
     resume = [(seen.window, seen.feed_position) for seen in past if seen.feed_position is not None]
     key = options.feed.source.removeprefix("redis-stream:")
-    return RedisStreamFeed(options.redis.url, key, symbols, resume=resume, **sampling)
+    stale = _stale_kpis(past[-1]) if past else {}
+    return RedisStreamFeed(options.redis.url, key, symbols, resume=resume, stale=stale, **sampling)
+
+
+def _stale_kpis(observed: KpiObserved) -> dict[str, list[str]]:
+    return {
+        symbol.memory.symbol: [
+            kpi for kpi, reading in symbol.readings.kpis.items() if reading is Defect.STALE
+        ]
+        for symbol in observed.symbols
+    }
 
 
 def _sampling(feed: FeedOptions, interval_ms: int) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class Aggregator:
         kpi_max_age_ms: int | None = None,
         lateness_ms: int = 2_000,
         limits: Limits = DEFAULT_LIMITS,
+        stale: Mapping[str, Iterable[str]] | None = None,
     ) -> None:
         """
         Begin before the first window.
@@ -58,12 +59,18 @@ class Aggregator:
                 carried into it at its start; None is two intervals.
             lateness_ms: how far a sample may be stamped beyond the end of the window being closed.
             limits: how much is held.
+            stale: by symbol, the KPIs that were stale in the last window of a run before this one:
+                they stay so until something newer comes, and don't become merely absent.
 
         Raises:
             BadInput: if a symbol or the interval is malformed.
             ValueError: if another number is out of range.
         """
         self._levels = {symbol: Levels() for symbol in check_symbols(symbols, source="symbols")}
+        for symbol, kpis in (stale or {}).items():
+            if symbol in self._levels:
+                long_ago = KpiSample(0, symbol, dict.fromkeys(kpis, Defect.STALE))
+                self._levels[symbol].ready = long_ago
         self._interval_ms = check_interval(interval_ms, source="interval")
         self._max_age_ms = 2 * interval_ms if kpi_max_age_ms is None else kpi_max_age_ms
         if not 1 <= lookback_windows <= LOOKBACK_WINDOWS_MAX:

@@ -56,6 +56,7 @@ class RedisStreamFeed:
         lookback_windows: int = 5,
         kpi_max_age_ms: int | None = None,
         lateness_ms: int = 2_000,
+        stale: Mapping[str, Sequence[str]] | None = None,
         timeout_sec: float = TIMEOUT_SEC,
     ) -> None:
         """
@@ -67,7 +68,7 @@ class RedisStreamFeed:
             resume: start and `feed_position` of the last recorded windows, in order: at least
                 `resume_windows()` of them, where there are. Without any it begins one interval
                 before the first window collected.
-            lookback_windows, kpi_max_age_ms, lateness_ms: as `Aggregator` takes them.
+            lookback_windows, kpi_max_age_ms, lateness_ms, stale: as `Aggregator` takes them.
             timeout_sec: for each question to Redis.
 
         Raises:
@@ -85,6 +86,7 @@ class RedisStreamFeed:
             lookback_windows=lookback_windows,
             kpi_max_age_ms=kpi_max_age_ms,
             lateness_ms=lateness_ms,
+            stale=stale,
         )
         self._redis = BoundedRedis(url, timeout_sec=timeout_sec)
         self._notices = Notices(f"Redis at {self._redis.place}")

@@ -263,15 +263,20 @@ def test_a_clock_that_was_ahead_for_a_while_loses_nothing(server: RedisServer, m
         assert collect(jumpy, index) == collect(steady, index)
 
 
-@pytest.mark.xfail(reason="Aggregator keeps ready KPIs for ever, beyond what a resume reads again")
 def test_ready_kpis_long_gone_are_the_same_after_a_restart(server: RedisServer, make: Any) -> None:
     unbroken, recorded = make(server.url), Recorded()
     add(server, window(0), {"ts": str(window(0)), "symbol": "BTCUSDT", "anomaly_score": "1"})
+    stale: dict[str, list[str]] = {}
     for index in range(15):
         add(server, window(index) + 1, fill(window(index), "ETH-USD"))
         expected = collect(unbroken, index)
-        assert collect(make(server.url, recorded[-8:]), index) == expected
+        assert collect(make(server.url, recorded[-8:], stale=stale), index) == expected
         record(recorded, expected)
+        stale = {
+            symbol: [kpi for kpi, reading in got.kpis.items() if reading is Defect.STALE]
+            for symbol, got in expected.symbols.items()
+        }
+    assert stale["BTCUSDT"] == ["anomaly_score"]
 
 
 @pytest.mark.parametrize("name", ["data", "json", "payload"])
