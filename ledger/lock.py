@@ -9,15 +9,19 @@ Source: DESIGN.md section 1, Starting, and failing closed.
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
 from domain.errors import AnotherWriter, LedgerDamaged
 from domain.windows import format_time
 from ledger.location import LedgerLocation
+
+NAMING_SEC: Final = 1.0
+"""How long a holder may take from its lock to saying who it is."""
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -56,9 +60,8 @@ class StreamLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            holder = _read_holder(self._path)
             raise AnotherWriter(
-                f"{self._stream_id} is held by {holder or 'another process'}; "
+                f"{self._stream_id} is held by {_holder_of(self._path) or 'another process'}; "
                 "one runner per env and exchange"
             ) from None
         os.ftruncate(descriptor, 0)
@@ -87,7 +90,7 @@ def stream_holder(location: LedgerLocation, stream_id: str) -> Holder | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _read_holder(path) or Holder("unknown", 0, 0)
+        return _holder_of(path) or Holder("unknown", 0, 0)
     finally:
         os.close(descriptor)
     return None
@@ -96,6 +99,35 @@ def stream_holder(location: LedgerLocation, stream_id: str) -> Holder | None:
 def _lock_path(location: LedgerLocation, stream_id: str) -> Path:
     name = f"{location.path.name}.{stream_id.replace(':', '.')}.lock"
     return location.path.with_name(name)
+
+
+def _holder_of(path: Path) -> Holder | None:
+    """
+    Return who holds a lock that is held, None if it can't be told.
+
+    Whoever has just taken it may not have said so yet; until then the file is empty, or names a
+    holder that has been killed.
+    """
+    ends_sec = time.monotonic() + NAMING_SEC
+    while True:
+        holder = _read_holder(path)
+        if holder is not None and _may_live(holder):
+            return holder
+        if time.monotonic() >= ends_sec:
+            return None
+        time.sleep(0.01)
+
+
+def _may_live(holder: Holder) -> bool:
+    if holder.host != socket.gethostname():
+        return True
+    try:
+        os.kill(holder.process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _read_holder(path: Path) -> Holder | None:

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError
 from redis_proxy import Authority, proxied
-from redis_support import BTC, CRIT, KEYS, Server, Stream, connected, publishing, running_server
+from redis_support import BTC, CRIT, KEYS, Server, Stream, connected, publishing
 
 from domain.errors import BadInput
 from projections.redis_connection import open_redis
@@ -24,18 +24,6 @@ from projections.redis_publisher import RedisPublisher
 CANARY = "canary/p@ss:word?#1"
 QUOTED = quote(CANARY, safe="")
 CONSUMING = Path(__file__).parents[2] / "docs" / "consuming.md"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.admin.flushall()
-    return running
 
 
 def outcome_of(url: str, *, env: str = "prod") -> tuple[Outcome, str]:

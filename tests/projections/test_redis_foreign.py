@@ -13,7 +13,6 @@ from redis_support import (
     connected,
     lowered,
     publishing,
-    running_server,
 )
 
 from domain.commands import ReportExternalWrite
@@ -21,18 +20,6 @@ from domain.events import ExternalWriteDetected, OverrideApplied, TradingState
 from projections.redis_control import Published, clear_hold, set_hold
 from projections.redis_exchange import ForeignWrite, Outcome
 from projections.redis_publisher import RedisPublisher
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.admin.flushall()
-    return running
 
 
 @pytest.fixture

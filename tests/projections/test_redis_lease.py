@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from redis_proxy import proxied
-from redis_support import BTC, CRIT, KEYS, Server, Stream, publishing, running_server, wait_until
+from redis_support import BTC, CRIT, KEYS, Server, Stream, publishing, wait_until
 
 from projections.redis_control import Down, Lease, LeaseHeld
 from projections.redis_exchange import Outcome
@@ -13,18 +13,6 @@ from projections.redis_publisher import RedisPublisher
 
 LONG_MS = 3_600_000
 SHORT_MS = 100
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.admin.flushall()
-    return running
 
 
 @pytest.fixture

@@ -3,22 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from redis_support import BTC, CRIT, ETH, KEYS, SOL, Server, Stream, publishing, running_server
+from redis_support import BTC, CRIT, ETH, KEYS, SOL, Server, Stream, publishing
 
 from projections.redis_exchange import Outcome
 from projections.redis_publisher import RedisPublisher
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.admin.flushall()
-    return running
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from redis_proxy import Proxy, proxied
-from redis_support import BTC, CRIT, KEYS, Server, Stream, connected, publishing, running_server
+from redis_support import BTC, CRIT, KEYS, Server, Stream, connected, publishing
 
 from projections.redis_connection import open_redis
 from projections.redis_control import Down, clear_hold, set_hold
@@ -19,18 +19,6 @@ from projections.redis_publisher import RedisPublisher
 TIMEOUT_SEC = 0.5
 LIMIT_SEC = 1.5
 """A generous limit: machines that run tests are busy. Without a bound it would be many seconds."""
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.admin.flushall()
-    return running
 
 
 @pytest.fixture

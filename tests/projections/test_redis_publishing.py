@@ -17,7 +17,6 @@ from redis_support import (
     Stream,
     lowered,
     publishing,
-    running_server,
     wait_until,
 )
 
@@ -28,18 +27,6 @@ from projections.redis_keys import TRANSITIONS_MAX
 from projections.redis_publisher import RedisPublisher
 
 ISOLATED = Policy(min_ok_windows=1, unfreeze_after_ok_windows=1, global_freeze_symbols=2)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.admin.flushall()
-    return running
 
 
 @pytest.fixture
