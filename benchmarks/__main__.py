@@ -16,7 +16,16 @@ import msgspec
 
 from benchmarks.measuring import ROOT, Figure, Scale, machine
 
-SUBJECTS: Final = ("append", "window", "core", "rebuild", "startup", "aggregation", "live")
+SUBJECTS: Final = (
+    "append",
+    "window",
+    "core",
+    "rebuild",
+    "startup",
+    "aggregation",
+    "live",
+    "freeze",
+)
 """Modules of this package with a `measure(scale)`, in the order of the table."""
 
 HEADINGS: Final = ("what", "ours", "peer", "ratio", "aim", "")
