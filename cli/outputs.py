@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from cli.session import Session
 from domain.commands import ReportExternalWrite, ReportFill
+from domain.errors import BadInput
 from domain.events import Event, OverrideApplied, OverrideEnded, OverrideKind
 from domain.windows import WindowReadings
 from ledger.application import Ledger
@@ -45,6 +46,8 @@ class Outputs:
         self._session = session
         self._artifacts = artifacts
         self._publisher = publisher
+        self._failure: BadInput | None = None
+        self._notices: list[str] = []
 
     def put_out(self, events: Sequence[Event], *, now_ms: int) -> list[Event]:
         """
@@ -60,7 +63,7 @@ class Outputs:
         if self._publisher is not None and self._session.stream.state.ledger_id:
             more = self._publish(events, self._publisher, now_ms)
         if self._session.stream.state.observed is not None:
-            write_artifacts(self._ledger, self._session.stream, self._artifacts)
+            self._write_artifacts()
         return more
 
     def disobeyed(self, readings: WindowReadings) -> list[ReportFill]:
@@ -88,12 +91,33 @@ class Outputs:
 
     def notices(self) -> list[str]:
         """Return what somebody should be told since the last call."""
-        return [] if self._publisher is None else self._publisher.notices()
+        notices, self._notices = self._notices, []
+        return notices if self._publisher is None else [*notices, *self._publisher.notices()]
 
     def close(self) -> None:
-        """Leave what is to stand when the run has ended."""
+        """
+        Leave what is to stand when the run has ended.
+
+        Raises:
+            BadInput: if the artifacts couldn't be renewed at the end.
+        """
         if self._publisher is not None:
             self._publisher.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _write_artifacts(self) -> None:
+        """Renew the artifacts; a full disk under them is no reason to stop watching the bot."""
+        try:
+            write_artifacts(self._ledger, self._session.stream, self._artifacts)
+        except BadInput as failure:
+            if self._failure is None:
+                self._notices.append(f"{failure}; decisions go on without the artifacts")
+            self._failure = failure
+        else:
+            if self._failure is not None:
+                self._notices.append("the artifacts are written again")
+            self._failure = None
 
     def _publish(
         self, events: Sequence[Event], publisher: "LedgerPublisher", now_ms: int

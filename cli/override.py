@@ -23,8 +23,8 @@ from cli.options import (
     redis_url_options,
 )
 from cli.publishing import hold
-from cli.secrets import redis_url_of
-from cli.texts import duration_ms_of, to_json
+from cli.secrets import hide_arguments, redis_url_of
+from cli.texts import duration_ms_of, to_json, warn
 from domain.errors import BadInput, CannotTell, CommandRefused
 from domain.events import Override, OverrideKind
 from domain.state import State
@@ -148,6 +148,7 @@ def clear(override_id: str, reason: str, **given: Any) -> None:
 
     Exit codes: 0 ended, 2 bad usage or refused, 3 no runner answered.
     """
+    _hide_url(given)
     target = _target(given)
     now_ms = time.time_ns() // 1_000_000
     asked = Clearance(override_id, now_ms, _actor(given["by"]), _text("--reason", reason))
@@ -190,6 +191,7 @@ def _override(
     given: dict[str, Any],
 ) -> None:
     """Ask the runner for an override and say what became of it."""
+    _hide_url(given)
     target = _target(given)
     now_ms = time.time_ns() // 1_000_000
     asked = Override(
@@ -254,6 +256,13 @@ def _unanswered(target: Target, request: Request, given: dict[str, Any]) -> None
     if url is None:
         raise CannotTell(f"{waits}; no --redis-url was given, so what is published stays")
     raise CannotTell(f"{waits}; {hold(url, target.stream_id, text)}")
+
+
+def _hide_url(given: dict[str, Any]) -> None:
+    """Warn about a secret in the arguments, and take it out of sight while an answer is awaited."""
+    url, warning = redis_url_of(given["redis_url"], given["redis_url_file"])
+    for told in (warning, None if url is None else hide_arguments(url)):
+        warn(told)
 
 
 def _target(given: dict[str, Any]) -> Target:

@@ -252,3 +252,25 @@ def test_a_clock_behind_the_ledger_freezes_until_it_has_passed(folder: Path) -> 
     assert 3_600_000 - 60_000 <= faults[0].behind_ms <= 3_660_000
     cause = f"clock is {faults[0].behind_ms // 1000} s behind the ledger"
     assert f"ACTIVE -> FROZEN (throttle 0): {cause}" in out
+
+
+def test_a_run_goes_on_while_its_artifacts_cannot_be_written(folder: Path) -> None:
+    process = spawn(
+        "run", "--feed", "mock://", "--ledger", "l.sqlite",
+        "--interval-sec", "0.1", "--iterations", "0", cwd=folder,
+    )  # fmt: skip
+    version = wait_for_version(folder / "l.sqlite", 4, process)
+    latest = folder / "artifacts/live/latest"
+    latest.rename(folder / "aside")
+    latest.write_text("in the way")
+    version = wait_for_version(folder / "l.sqlite", version + 3, process)
+    latest.unlink()
+    (folder / "aside").rename(latest)
+    wait_for_version(folder / "l.sqlite", version + 3, process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert out.count("decisions go on without the artifacts") == 1
+    assert out.count("the artifacts are written again") == 1
+    summary = json.loads((latest / "LIVE_SUMMARY.json").read_text())
+    assert summary["ledger"]["version"] == records(folder / "l.sqlite")[-1].version
