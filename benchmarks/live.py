@@ -25,6 +25,7 @@ from cli.session import Session
 from feeds.redis_stream import RedisStreamFeed
 from ledger.application import Ledger, StreamState
 from ledger.location import LedgerLocation
+from ledger.lock import StreamLock
 from ledger.streams import parse_stream_id
 
 AIM_WINDOW_RATIO = 5.0
@@ -46,9 +47,14 @@ def _window(scale: Scale, url: str) -> list[Figure]:
     artifacts = scale.folder / "artifacts"
     artifacts.mkdir()
     raw = RawCommits(scale.folder / "raw-live.sqlite")
-    publisher = LedgerPublisher(RedisOptions(url=url, ttl_sec=3600), parse_stream_id(market.STREAM))
+    location = LedgerLocation(scale.folder / "live.sqlite")
     first = int(time.time() * 1000) // market.INTERVAL_MS * market.INTERVAL_MS
-    with Ledger.open(LedgerLocation(scale.folder / "live.sqlite")) as ledger:
+    with (
+        StreamLock(location, market.STREAM, now_ms=first) as lock,
+        Ledger.open(location) as ledger,
+    ):
+        options = RedisOptions(url=url, ttl_sec=3600)
+        publisher = LedgerPublisher(options, parse_stream_id(market.STREAM), lock)
         session = Session(ledger, StreamState(market.STREAM), market.START, market.ADOPTION)
         outputs = Outputs(ledger, session, artifacts, publisher)
 

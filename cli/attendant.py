@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from cli.session import Session
 from domain.commands import ApplyOverride, Command, ExpireOverrides
 from domain.errors import CommandRefused
-from domain.events import Event, OverrideApplied, OverrideEnded
+from domain.events import Event, OverrideApplied, OverrideEnded, OverrideKind
 from ledger.application import Ledger
 from ledger.inbox import Answer, Inbox, Request
 
@@ -24,16 +24,30 @@ class Attendant:
         # Only what waited already may have been done by a runner that was killed before answering.
         self._waited = {request.id for request in inbox.pending()}
         self._known: set[str | tuple[str, int, str]] | None = None
+        self._answers: list[tuple[Request, Answer]] = []
 
     def attend(self, now_ms: int) -> list[Event]:
-        """Return the events that were appended, in order; each request has its answer then."""
+        """Decide what waits, and return the events that were appended, in order."""
         events = self._session.apply(ExpireOverrides(at_ms=now_ms), decided_at_ms=now_ms)
         for request in self._inbox.pending():
             events += self._take(request, now_ms)
         return events
 
+    @property
+    def ends_hold(self) -> bool:
+        """Whether a freeze or a clearance was decided that isn't answered yet."""
+        return any(
+            request.override is None or request.override.kind is OverrideKind.FREEZE
+            for request, _ in self._answers
+        )
+
+    def answer(self) -> None:
+        """Answer what was decided; called once it is published: an answer is never a promise."""
+        answers, self._answers = self._answers, []
+        for request, answer in answers:
+            self._inbox.answer(request, answer)
+
     def _take(self, request: Request, now_ms: int) -> list[Event]:
-        """Decide one request and answer it, in this order: an answer is never a promise."""
         events: list[Event] = []
         refused: str | None = None
         if request.valid_until_ms is not None and now_ms > request.valid_until_ms:
@@ -43,7 +57,7 @@ class Attendant:
                 events = self._session.apply(_as_of(request, now_ms), decided_at_ms=now_ms)
             except CommandRefused as error:
                 refused = str(error)
-        self._inbox.answer(request, Answer(self._session.stream.version, refused))
+        self._answers.append((request, Answer(self._session.stream.version, refused)))
         return events
 
     def _recorded(self) -> set[str | tuple[str, int, str]]:

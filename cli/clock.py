@@ -6,7 +6,8 @@ pieces in which the wall clock is held against the monotonic one: a step of the 
 that was stopped, is noticed at once. Source: DESIGN.md section 1, Windows; Gaps.
 """
 
-import threading
+import contextlib
+import queue
 import time
 from collections.abc import Callable
 from typing import Final
@@ -16,11 +17,39 @@ STEP_MS: Final = 1_000
 """How far the two clocks may part within one slice before it counts as a step."""
 
 
+class StopFlag:
+    """
+    A `threading.Event` that may be set by a signal's handler.
+
+    The handler runs in the thread that waits. An event's lock isn't reentrant: a signal that comes
+    just when `wait` holds it would wait for itself for ever.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        """Set it, and end the wait under way."""
+        self._is_set = True
+        self._wake.put(None)
+
+    def is_set(self) -> bool:
+        """Return whether it was ever set."""
+        return self._is_set
+
+    def wait(self, timeout_sec: float) -> None:
+        """Return when it is set, or the time is over."""
+        if not self._is_set:
+            with contextlib.suppress(queue.Empty):
+                self._wake.get(timeout=max(timeout_sec, 0.0))
+
+
 class SystemClock:
     """Wall clock and sleep, ended early by a stop."""
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
+        self.stop = StopFlag()
 
     def now_ms(self) -> int:
         """Return milliseconds since the epoch, UTC."""

@@ -10,7 +10,7 @@ import click
 
 from cli.options import ledger_to_read, live_option, read_stream, reads_ledger, redis_url_options
 from cli.publishing import publish_once
-from cli.run_options import RedisOptions
+from cli.run_options import TTL_SEC_MAX, RedisOptions
 from cli.secrets import hide_arguments, redis_url_of
 from cli.texts import warn
 from domain.errors import AnotherWriter, BadInput, CannotTell
@@ -23,7 +23,7 @@ from projections.redis_exchange import Outcome
 @redis_url_options
 @live_option(
     "--ttl",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=TTL_SEC_MAX),
     default=3600,
     show_default=True,
     help="Lifetime of the keys, in seconds.",
@@ -62,7 +62,8 @@ def export(
     match result.outcome:
         case Outcome.ACCEPTED:
             state = stream.state.trading_state
-            click.echo(f"published {stream.id} version {stream.version}: {state}")
+            held = f", as FROZEN under a hold: {result.detail}" if result.detail else ""
+            click.echo(f"published {stream.id} version {stream.version}: {state}{held}")
         case Outcome.FENCED | Outcome.OTHER_LEDGER:
             raise AnotherWriter(f"nothing published for {told}")
         case _:

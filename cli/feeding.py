@@ -68,6 +68,13 @@ def open_series(options: RunOptions, state: State) -> SeriesFeed | None:
     return open_kpi_file(Path(path), symbols=symbols, interval_ms=options.interval_ms)
 
 
+def check_mock(source: str) -> None:
+    """Refuse an unknown scenario."""
+    from feeds.mock import MockFeed  # noqa: PLC0415
+
+    MockFeed(source, ("ANY",), interval_ms=1_000, origin_ms=0).close()
+
+
 def open_live(
     options: RunOptions,
     ledger: Ledger,

@@ -2,13 +2,15 @@
 The `live` command. Subcommands are imported when they are called, so that help is quick.
 """
 
+import contextlib
 import importlib
+import os
 import sys
 from typing import Final, NoReturn
 
 import click
 
-from domain.errors import LiveError
+from domain.errors import CannotTell, LiveError
 
 COMMANDS: Final = {
     "run": ("cli.run", "Decide windows as a feed delivers them, and record every decision."),
@@ -87,10 +89,22 @@ def main(command: click.Command = live, args: list[str] | None = None) -> NoRetu
     except click.Abort:
         click.echo("Aborted.", err=True)
         sys.exit(130)
+    except OSError as error:
+        # Whoever read the output has gone, or there is no room for it: nothing can be told.
+        sys.exit(_tell_lost_output(error))
     except LiveError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell_lost_output(error: OSError) -> int:
+    """Say, where that is still possible, why there is no output; return the exit code."""
+    with contextlib.suppress(OSError):
+        click.echo(f"Error: {error.filename or 'the output'}: {error.strerror}", err=True)
+    # Python must not try once more to write what is left when it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return CannotTell.exit_code
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from uuid import uuid4
 from cli.session import Session
 from domain.commands import ReportExternalWrite, ReportFill
 from domain.errors import BadInput
-from domain.events import Event, OverrideApplied, OverrideEnded, OverrideKind
+from domain.events import Event
 from domain.windows import WindowReadings
 from ledger.application import Ledger
 from projections.artifacts import write_artifacts
@@ -84,6 +84,11 @@ class Outputs:
                 reports.append(report)
         return reports
 
+    def clear_hold(self) -> None:
+        """Take a hold in Redis away: what it stood for is decided."""
+        if self._publisher is not None:
+            self._publisher.clear_hold()
+
     def publish_fault(self, text: str) -> None:
         """Publish FROZEN and 0.0 for everything, with the cause."""
         if self._publisher is not None:
@@ -129,8 +134,6 @@ class Outputs:
             for write in foreign
             for event in self._session.apply(_report(write, now_ms), decided_at_ms=now_ms)
         ]
-        if any(_ends_a_hold(event) for event in (*events, *reported)):
-            publisher.clear_hold()
         if reported:
             publisher.publish(
                 self._ledger,
@@ -140,13 +143,6 @@ class Outputs:
                 acknowledged=foreign,
             )
         return reported
-
-
-def _ends_a_hold(event: Event) -> bool:
-    """Return whether the ledger now says what a hold stood for, or that it is over."""
-    if isinstance(event, OverrideApplied):
-        return event.override.kind is OverrideKind.FREEZE
-    return isinstance(event, OverrideEnded)
 
 
 def _report(write: "ForeignWrite", now_ms: int) -> ReportExternalWrite:

@@ -6,6 +6,7 @@ ledger. Source: DESIGN.md section 1, Overrides.
 """
 
 import getpass
+import os
 import time
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,8 @@ import click
 import msgspec
 
 from cli.options import (
+    DEFAULT_ENV,
+    DEFAULT_EXCHANGE,
     choose_stream,
     json_option,
     ledger_to_read,
@@ -33,6 +36,8 @@ from ledger.application import Ledger
 from ledger.inbox import Answer, Clearance, Inbox, Request
 from ledger.location import LedgerLocation
 from ledger.lock import Holder, stream_holder
+from ledger.streams import stream_key
+from projections.redis_url import parse_redis_url
 from projections.views import OverrideView, override_view
 
 ANSWER_SEC: Final = 5.0
@@ -204,7 +209,7 @@ def _override(
         cap=cap,
         expires_at_ms=None if duration is None else now_ms + duration_ms_of(duration),
     )
-    if symbol is not None and symbol not in target.state.symbol_names:
+    if symbol is not None and target.state.symbols and symbol not in target.state.symbol_names:
         known = ", ".join(target.state.symbol_names)
         raise BadInput(f"--symbol: {target.stream_id} has {known}, not {symbol}")
     if cap is not None and not 0.0 <= cap <= 1.0:
@@ -248,7 +253,10 @@ def _unanswered(target: Target, request: Request, given: dict[str, Any]) -> None
     asked = request.override
     who = "no runner holds the stream" if target.holder is None else f"{target.holder} is silent"
     if asked is None or asked.kind is not OverrideKind.FREEZE:
-        target.inbox.withdraw(request)
+        if not target.inbox.withdraw(request):
+            raise CannotTell(
+                f"{who}; the request was taken, see what became of it: live override list"
+            )
         raise CannotTell(f"{who}; the request was taken back and nothing is changed")
     waits = f"{who}; the freeze waits in the inbox ({request.id}) for the next start"
     text = f"freeze by {asked.actor} at {format_time(asked.applied_at_ms)}: {asked.reason}"
@@ -263,18 +271,37 @@ def _hide_url(given: dict[str, Any]) -> None:
     url, warning = redis_url_of(given["redis_url"], given["redis_url_file"])
     for told in (warning, None if url is None else hide_arguments(url)):
         warn(told)
+    if url is not None:
+        parse_redis_url(url, env=given["env"] or DEFAULT_ENV)
 
 
 def _target(given: dict[str, Any]) -> Target:
     location = ledger_to_read(given["ledger"])
-    with Ledger.open(location, read_only=True) as ledger:
-        stream_id = choose_stream(ledger, given["env"], given["exchange"], given["dry_run"])
-        state = ledger.stream(stream_id).state
+    try:
+        with Ledger.open(location, read_only=True) as ledger:
+            stream_id = choose_stream(ledger, given["env"], given["exchange"], given["dry_run"])
+            state = ledger.stream(stream_id).state
+    except CannotTell:
+        # A runner that has decided no window yet has written nothing, and can be told all the same.
+        key = stream_key(
+            given["env"] or DEFAULT_ENV,
+            given["exchange"] or DEFAULT_EXCHANGE,
+            dry_run=given["dry_run"],
+        )
+        holder = stream_holder(location, str(key))
+        if holder is None:
+            raise
+        return Target(location, str(key), State(), holder)
     return Target(location, stream_id, state, stream_holder(location, stream_id))
 
 
 def _actor(by: str | None) -> str:
-    return _text("--by", by or getpass.getuser())
+    if by is None:
+        try:
+            by = getpass.getuser()
+        except (KeyError, OSError):
+            by = f"uid {os.getuid()}"
+    return _text("--by", by)
 
 
 def _text(option: str, text: str) -> str:

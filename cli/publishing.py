@@ -17,6 +17,7 @@ from domain.events import Event, StateTransitioned, TradingState
 from domain.state import State
 from domain.windows import format_time
 from ledger.application import Ledger, StreamState
+from ledger.lock import StreamLock
 from ledger.streams import StreamKey, parse_stream_id
 from projections.redis_connection import open_redis
 from projections.redis_control import Down, LeaseHeld, Published, clear_hold, set_hold
@@ -49,8 +50,9 @@ class LedgerPublisher:
         BadInput: if the URL is none, or not for this environment.
     """
 
-    def __init__(self, options: RedisOptions, key: StreamKey) -> None:
+    def __init__(self, options: RedisOptions, key: StreamKey, lock: StreamLock) -> None:
         self._options = options
+        self._lock = lock
         self._key = key
         self._keys = live_keys(key.env, key.exchange)
         self._connection = open_redis(options.url, env=key.env)
@@ -80,7 +82,7 @@ class LedgerPublisher:
         taken = self._redis.acquire_lease(
             owner,
             3 * interval_ms + LEASE_MARGIN_MS,
-            replaces=None if state.run is None else state.run.fencing_token,
+            replaces=self._lock.fencing_token,
         )
         if isinstance(taken, LeaseHeld):
             raise AnotherWriter(
@@ -90,6 +92,7 @@ class LedgerPublisher:
         worse = TradingState.ACTIVE
         if isinstance(published, Published) and published.state is not None and not state.symbols:
             worse = published.state
+        self._remember_token()
         return Standing(worse, self._redis.fencing_token)
 
     def publish(
@@ -116,6 +119,7 @@ class LedgerPublisher:
         )
         result = self._redis.publish(self._last, acknowledged=acknowledged)
         self._judge(result)
+        self._remember_token()
         if result.outcome is Outcome.ACCEPTED:
             self._note_frozen(self._last, now_ms)
         return result.foreign
@@ -172,6 +176,11 @@ class LedgerPublisher:
                 self._say_once(f"published as FROZEN under a hold: {result.detail}")
             case _:
                 pass
+
+    def _remember_token(self) -> None:
+        """Note the lease's token where the next holder of the lock finds it."""
+        if self._redis.fencing_token is not None:
+            self._lock.remember_token(self._redis.fencing_token)
 
     def _note_frozen(self, publication: Publication, now_ms: int) -> None:
         frozen = [symbol for symbol, text in publication.throttles.items() if text == "0.0"]

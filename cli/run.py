@@ -21,10 +21,10 @@ from cli.options import (
     live_option,
     redis_url_options,
 )
-from cli.run_options import DEFAULT_KPI_KEY, FeedOptions, RedisOptions, RunOptions
-from cli.running import execute
+from cli.run_options import DEFAULT_KPI_KEY, TTL_SEC_MAX, FeedOptions, RedisOptions, RunOptions
+from cli.running import check_options, execute
 from cli.secrets import hide_arguments, redis_url_of
-from cli.texts import interval_ms_of, split_symbols, warn
+from cli.texts import interval_ms_of, seconds_ms_of, split_symbols, warn
 from domain.errors import BadInput
 from ledger.application import Ledger
 from ledger.location import parse_location
@@ -58,7 +58,7 @@ MOCK_FEED: Final = "mock://healthy"
 )
 @live_option(
     "--ttl",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=TTL_SEC_MAX),
     default=3600,
     show_default=True,
     help="Lifetime of the Redis keys, in seconds.",
@@ -133,7 +133,8 @@ def run(symbols: str | None, ledger: str | None, iterations: int | None, **given
     url, warning = redis_url_of(given["redis_url"], given["redis_url_file"])
     feed = _feed_options(given, url)
     check_source(feed, env=env, redis_url=url)
-    for told in (warning, hide_arguments(*filter(None, (url, feed.source)))):
+    secrets = [url, feed.source if feed.scheme in {"ws", "wss"} else None]
+    for told in (warning, hide_arguments(*filter(None, secrets))):
         warn(told)
     is_fresh = ledger is None and feed.scheme == "mock"
     interval_sec = given["interval_sec"]
@@ -141,7 +142,7 @@ def run(symbols: str | None, ledger: str | None, iterations: int | None, **given
         key=stream_key(env, given["exchange"], dry_run=given["dry_run"]),
         feed=feed,
         redis=None if url is None else _redis_options(given, url),
-        location=parse_location(ledger or (MOCK_LEDGER if is_fresh else DEFAULT_LEDGER)),
+        location=parse_location(_default_ledger(is_fresh) if ledger is None else ledger),
         is_fresh=is_fresh,
         artifacts=given["artifacts"],
         symbols=None if symbols is None else split_symbols(symbols),
@@ -152,19 +153,20 @@ def run(symbols: str | None, ledger: str | None, iterations: int | None, **given
         adopt_policy=given["adopt_policy"],
         quiet=given["quiet"],
     )
+    check_options(options)
     prepare_folder(options.artifacts)
     prepare_folder(options.location.path.parent, option="--ledger")
     clock = SystemClock()
-    with StreamLock(options.location, str(options.key), now_ms=clock.now_ms()):
+    with StreamLock(options.location, str(options.key), now_ms=clock.now_ms()) as lock:
         if options.is_fresh:
             remove_ledger(options.location.path)
         with Ledger.open(options.location) as opened:
-            execute(options, opened, clock)
+            execute(options, opened, lock, clock)
 
 
 def _feed_options(given: dict[str, Any], redis_url: str | None) -> FeedOptions:
     """Return where windows come from: what was named, else Redis, else the mock market."""
-    speed, max_age_sec = given["speed"], given["kpi_max_age"]
+    speed = given["speed"]
     if speed is not None and not 0 < speed < float("inf"):
         raise BadInput(f"--speed: expected more than 0, was {speed}")
     return FeedOptions(
@@ -172,11 +174,15 @@ def _feed_options(given: dict[str, Any], redis_url: str | None) -> FeedOptions:
         speed=speed,
         kpi_key=given["kpi_key"],
         allow_untimed=given["allow_untimed"],
-        lateness_ms=round(given["lateness"] * 1000),
-        kpi_max_age_ms=None if max_age_sec is None else round(max_age_sec * 1000),
+        lateness_ms=seconds_ms_of("--lateness", given["lateness"]) or 0,
+        kpi_max_age_ms=seconds_ms_of("--kpi-max-age", given["kpi_max_age"]),
         lookback_windows=given["lookback_windows"],
         derive_anomaly=given["derive_anomaly"],
     )
+
+
+def _default_ledger(is_fresh: bool) -> str:
+    return MOCK_LEDGER if is_fresh else DEFAULT_LEDGER
 
 
 def _redis_options(given: dict[str, Any], url: str) -> RedisOptions:

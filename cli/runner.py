@@ -119,8 +119,12 @@ class Runner:
             feed.poll(now_ms)
             for notice in (*feed.notices(), *self._outputs.notices()):
                 self._say(notice)
-            if self._note(self._attendant.attend(now_ms)):
+            appended = self._note(self._attendant.attend(now_ms))
+            if self._attendant.ends_hold:
+                self._outputs.clear_hold()
+            if appended:
                 self._put_out()
+            self._attendant.answer()
 
         if not self._clock.sleep_until(window + interval_ms + feed.lateness_ms, attend):
             return None
@@ -138,18 +142,17 @@ class Runner:
         self._note(events)
 
     def _note(self, events: list[Event]) -> bool:
-        """Tell what was appended, and keep it until it is put out; return whether it was any."""
+        """Keep what was appended until it is put out and told; return whether it was any."""
         self._decided += count_decided(events)
         self._unpublished += events
-        for line in tell(events):
-            self._say(line)
         return bool(events)
 
     def _put_out(self) -> None:
         """Put out the ledger's state, which a run that was killed may not have come to."""
         now_ms = self._clock.now_ms()
         events, self._unpublished = self._unpublished, []
-        for line in tell(self._outputs.put_out(events, now_ms=now_ms)):
+        events = events + self._outputs.put_out(events, now_ms=now_ms)
+        for line in tell(events):
             self._say(line)
         self._outputs_due_ms = now_ms + ARTIFACTS_EVERY_MS
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from cli.account import tell_cause
 from cli.attendant import Attendant
 from cli.clock import SystemClock
-from cli.feeding import open_live, open_series, past_windows
+from cli.feeding import check_mock, open_live, open_series, past_windows
 from cli.outputs import Outputs
 from cli.run_options import RunOptions
 from cli.runner import Outcome, Runner
@@ -25,11 +25,13 @@ from cli.session import Session
 from cli.setup import PROD, adoption, resolve_limits, start_run
 from cli.texts import warn
 from domain.commands import AdoptPolicy
+from domain.errors import BadInput
 from domain.state import State
 from domain.windows import WindowReadings
 from feeds.base import LiveFeed, SeriesFeed
 from ledger.application import Ledger, StreamState
 from ledger.inbox import Inbox
+from ledger.lock import StreamLock
 
 if TYPE_CHECKING:
     from cli.publishing import LedgerPublisher
@@ -40,7 +42,28 @@ DEFAULT_INTERVAL_MS: Final = 60_000
 _CLEAR_LINE: Final = "\r\x1b[K"
 
 
-def execute(options: RunOptions, ledger: Ledger, clock: SystemClock) -> None:
+def check_options(options: RunOptions) -> None:
+    """
+    Refuse what can be told wrong without a ledger, before anything is made or removed.
+
+    Raises:
+        BadInput: naming the option, the file or the key.
+    """
+    if options.feed.scheme == "mock":
+        check_mock(options.feed.source)
+    resolve_limits(
+        State(),
+        options.symbols or DEFAULT_SYMBOLS,
+        env=options.key.env,
+        profile_name=options.profile,
+        policy_file=options.policy,
+    )
+    path = options.location.path
+    if path.exists() and not (path.is_file() and path.stat().st_nlink == 1):
+        raise BadInput(f"--ledger: expected a regular file with one name, was {path}")
+
+
+def execute(options: RunOptions, ledger: Ledger, lock: StreamLock, clock: SystemClock) -> None:
     """Put the run together, drive it, and say what it came to."""
     stream = ledger.stream(str(options.key))
     series = open_series(options, stream.state)
@@ -64,7 +87,7 @@ def execute(options: RunOptions, ledger: Ledger, clock: SystemClock) -> None:
             closing.callback(live.close)
         feed: SeriesFeed | LiveFeed | None = series or live
         assert feed is not None
-        publisher = _open_publisher(options)
+        publisher = _open_publisher(options, lock)
         if publisher is not None:
             closing.callback(publisher.disconnect)
         session = _begin(options, ledger, stream, feed, adopt, publisher, interval_ms, clock)
@@ -84,13 +107,13 @@ def execute(options: RunOptions, ledger: Ledger, clock: SystemClock) -> None:
     _say_outcome(outcome, options, session.stream.state)
 
 
-def _open_publisher(options: RunOptions) -> "LedgerPublisher | None":
+def _open_publisher(options: RunOptions, lock: StreamLock) -> "LedgerPublisher | None":
     """Return the publisher, None for a dry run or without Redis; only then is it imported."""
     if options.redis is None or options.key.dry_run:
         return None
     from cli.publishing import LedgerPublisher  # noqa: PLC0415
 
-    return LedgerPublisher(options.redis, options.key)
+    return LedgerPublisher(options.redis, options.key, lock)
 
 
 def _begin(
@@ -203,9 +226,11 @@ def _say_outcome(outcome: Outcome, options: RunOptions, state: State) -> None:
 
 def _say(line: str) -> None:
     """Print a line; a progress bar that stands there makes room and comes back after it."""
-    if sys.stderr.isatty():
-        click.echo(_CLEAR_LINE, err=True, nl=False)
-    click.echo(line)
+    # Whoever stopped reading, or a full disk under a log, is no reason to stop watching the bot.
+    with contextlib.suppress(OSError):
+        if sys.stderr.isatty():
+            click.echo(_CLEAR_LINE, err=True, nl=False)
+        click.echo(line)
 
 
 def _mute(_line: str) -> None:

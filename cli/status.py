@@ -21,6 +21,9 @@ from projections.views import Decision, Summary
 
 LATENESS_MS: Final = 2_000
 INTERVALS_BELIEVED: Final = 2
+FUTURE_MS: Final = 60_000
+"""How far the ledger's last window may lie ahead of this machine's clock."""
+
 _COLOURS: Final = {"ACTIVE": "green", "COOLDOWN": "yellow", "FROZEN": "red"}
 
 
@@ -54,7 +57,7 @@ def status(
     now_ms = time.time_ns() // 1_000_000
     valid_until_ms = observed.end_ms + INTERVALS_BELIEVED * observed.interval_ms + LATENESS_MS
     view = StatusView(
-        stale=now_ms > valid_until_ms,
+        stale=not observed.end_ms <= now_ms + FUTURE_MS <= valid_until_ms + FUTURE_MS,
         valid_until=format_time(valid_until_ms),
         age_sec=(now_ms - observed.end_ms) / 1000,
         summary=artifacts.summary,
@@ -66,7 +69,7 @@ def status(
         _show(view)
     if view.stale:
         raise CannotTell(
-            f"STALE: the last window ended {_age(view.age_sec)} ago; "
+            f"STALE: the last window ended {_age(view.age_sec)}; "
             f"nothing may be believed past {view.valid_until}"
         )
 
@@ -79,7 +82,7 @@ def _show(view: StatusView) -> None:
     click.echo(f"{summary.env}:{summary.exchange}{dry_run}  {stale}{state}  {summary.throttle:g}")
     click.echo(
         f"window    {summary.window.start} to {summary.window.end}: "
-        f"{summary.window.verdict}, {_age(view.age_sec)} ago"
+        f"{summary.window.verdict}, {_age(view.age_sec)}"
     )
     if decision.since is not None:
         who = f"{decision.triggered_by} " if decision.triggered_by else ""
@@ -87,8 +90,9 @@ def _show(view: StatusView) -> None:
     click.echo(f"way back  {way_back(decision.state, decision.hysteresis)}")
     for override in summary.overrides:
         until = override.expires_at or "cleared"
+        bound = "" if override.cap is None else f" {override.cap:g}"
         click.echo(
-            f"override  {override.kind} {override.symbol or 'all'} by {override.actor}: "
+            f"override  {override.kind}{bound} {override.symbol or 'all'} by {override.actor}: "
             f"{override.reason}, until {until}"
         )
     width = max(len(symbol) for symbol in summary.symbols)
@@ -102,8 +106,9 @@ def _show(view: StatusView) -> None:
 
 
 def _age(seconds: float) -> str:
-    """Return an age in its natural unit: `42 s`, `7 min`, `3.5 h`, `12 days`."""
+    """Return an age in its natural unit: `42 s ago`, `7 min ago`, `3 h in the future`."""
+    tense = "in the future" if seconds < 0 else "ago"
     for limit, divisor, unit in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
         if abs(seconds) < limit:
-            return f"{seconds / divisor:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} days"
+            return f"{abs(seconds) / divisor:.0f} {unit} {tense}"
+    return f"{abs(seconds) / 86_400:.0f} days {tense}"

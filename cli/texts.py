@@ -43,6 +43,20 @@ def to_json(value: object) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
+def seconds_ms_of(option: str, seconds: float | None) -> int | None:
+    """
+    Return seconds in milliseconds, None for None.
+
+    Raises:
+        BadInput: if it isn't a number from 0 to a day.
+    """
+    if seconds is None:
+        return None
+    if not 0 <= seconds <= _UNIT_MS["d"] / 1000:
+        raise BadInput(f"{option}: expected 0 to {_UNIT_MS['d'] // 1000} seconds, was {seconds}")
+    return round(seconds * 1000)
+
+
 def duration_ms_of(text: str) -> int:
     """
     Return a duration such as `90s`, `30m`, `2h` or `1d` in milliseconds.

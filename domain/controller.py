@@ -250,6 +250,8 @@ def _apply_override(state: State, override: Override) -> list[Event]:
     if any(other.id == override.id for other in state.overrides):
         return []
     _check_override(state, override)
+    if override.cap is not None:
+        override = replace(override, cap=override.cap + 0.0)  # A negative zero becomes zero.
     applied = OverrideApplied(override=override)
     reasons = (mutators.override_reason(override),)
     since_ms = override.applied_at_ms

@@ -181,7 +181,8 @@ def gap_reason(gap: GapObserved) -> str:
 
 def clock_reason(fault: ClockFault) -> str:
     """Return how a clock fault is told: `clock is 3600 s behind the ledger`."""
-    return f"clock is {fault.behind_ms / 1000:g} s behind the ledger"
+    seconds = f"{fault.behind_ms / 1000:.3f}".rstrip("0").rstrip(".")
+    return f"clock is {seconds} s behind the ledger"
 
 
 def override_reason(override: Override) -> str:

@@ -6,6 +6,7 @@ Source: LIVE_MODE_GUIDE.md, KPI Thresholds and Hysteresis; DESIGN.md sections 1 
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, Final
@@ -122,14 +123,18 @@ def overlay_policy(base: Policy, data: bytes, *, source: str) -> Policy:
     Source: DESIGN.md section 4, policy file.
     """
     try:
-        given = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+        given = json.loads(
+            data.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_number
+        )
+    except (json.JSONDecodeError, RecursionError) as error:
         raise BadInput(
             f"{source}: expected a policy as JSON (in which a number is never NaN or infinite): "
             f"{error}"
         ) from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{source}: expected UTF-8: {error}") from None
+    except ValueError as error:
+        raise BadInput(f"{source}: {error}") from None
     return overlay_mapping(base, given, source=source)
 
 
@@ -239,6 +244,19 @@ def _check_kpis(names: tuple[str, ...], *, at: str) -> None:
             raise ValueError(f"{at}: unknown KPI {name!r}; known: {', '.join(KPI_BY_NAME)}")
     if len(set(names)) != len(names):
         raise ValueError(f"{at}: a KPI is there twice: {', '.join(names)}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; of a key that is there twice, one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
+        raise ValueError(f"{twice}: the key is there twice")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"a number is never NaN or infinite, was {text}")
 
 
 def _overlay(base: Mapping[str, float], given: object, at: str) -> dict[str, float]:

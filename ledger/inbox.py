@@ -8,6 +8,7 @@ Source: DESIGN.md section 1, Overrides.
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -70,8 +71,9 @@ class Inbox:
     """The requests to one stream's runner."""
 
     def __init__(self, location: LedgerLocation, stream_id: str) -> None:
-        name = f"{location.path.name}.{stream_id.replace(':', '.')}.inbox"
-        self._folder = location.path.with_name(name)
+        name = f"{location.path.resolve().name}.{stream_id.replace(':', '.')}.inbox"
+        self._folder = location.path.resolve().with_name(name)
+        self._answered: set[str] = set()
 
     def put(self, request: Request) -> None:
         """
@@ -92,15 +94,23 @@ class Inbox:
         """Return the requests that wait, the oldest first; what doesn't decode is set aside."""
         try:
             names = sorted(path.name for path in self._folder.iterdir())
-        except FileNotFoundError:
+        except OSError:
             return []
         found = [self._read(self._folder / name) for name in names if name.endswith(_REQUEST)]
-        return [request for request in found if request is not None]
+        return [
+            request for request in found if request is not None and request.id not in self._answered
+        ]
 
     def answer(self, request: Request, answer: Answer) -> None:
-        """Answer a request and take it away."""
-        _write_durably(self._folder / f"{request.id}{_ANSWER}", msgspec.json.encode(answer))
-        (self._folder / f"{request.id}{_REQUEST}").unlink(missing_ok=True)
+        """
+        Answer a request and take it away.
+
+        Where the folder can't be written the request stays, but is not given by `pending` again.
+        """
+        self._answered.add(request.id)
+        with contextlib.suppress(OSError):
+            _write_durably(self._folder / f"{request.id}{_ANSWER}", msgspec.json.encode(answer))
+            (self._folder / f"{request.id}{_REQUEST}").unlink(missing_ok=True)
 
     def take_answer(self, request: Request) -> Answer | None:
         """Return the answer if there is one, and take it away."""
@@ -122,21 +132,29 @@ class Inbox:
 
     def _read(self, path: Path) -> Request | None:
         try:
-            with path.open("rb") as file:
-                data = file.read(REQUEST_BYTES_MAX + 1)
-            request = msgspec.json.decode(data, type=Request)
+            request = msgspec.json.decode(_content_of(path), type=Request)
             if (request.override is None) == (request.clearance is None):
                 raise msgspec.ValidationError("expected either an override or a clearance")
             if path.name != f"{request.id}{_REQUEST}":
-                # Its answer would go astray, and the file stay for ever.
-                raise msgspec.ValidationError("expected the request's id as the file's name")
-        except FileNotFoundError:
-            return None
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, IsADirectoryError):
-            with contextlib.suppress(FileNotFoundError):
+                raise msgspec.ValidationError("expected the file to be named after the request")
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            with contextlib.suppress(OSError):
                 path.rename(path.with_suffix(".malformed"))
             return None
+        except OSError:
+            return None
         return request
+
+
+def _content_of(path: Path) -> bytes:
+    """Return a regular file's content; nothing else is waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise msgspec.ValidationError("expected a regular file")
+        return os.read(descriptor, REQUEST_BYTES_MAX + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _write_durably(path: Path, content: bytes) -> None:

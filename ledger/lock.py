@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import msgspec
+from msgspec.structs import replace
 
 from domain.errors import AnotherWriter, LedgerDamaged
 from domain.windows import format_time
@@ -24,12 +25,22 @@ NAMING_SEC: Final = 1.0
 """How long a holder may take from its lock to saying who it is."""
 
 
-class Holder(msgspec.Struct, frozen=True):
-    """Who holds a stream; `since_ms` is the holder's wall clock."""
+PROBE_SEC: Final = 0.2
+"""For how long somebody who only asks who holds a lock may be in the way of taking it."""
+
+
+class Holder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """
+    Who holds a stream; `since_ms` is the holder's wall clock.
+
+    `fencing_token` is the last one that a holder of this lock had, whether or not it came to be
+    written into the ledger: whoever holds the lock may take that lease over.
+    """
 
     host: str
     process_id: int
     since_ms: int
+    fencing_token: int | None = None
 
     def __str__(self) -> str:
         return f"process {self.process_id} on {self.host} since {format_time(self.since_ms)}"
@@ -56,18 +67,31 @@ class StreamLock:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise LedgerDamaged(f"{self._path} can't be made: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(descriptor):
             os.close(descriptor)
             raise AnotherWriter(
                 f"{self._stream_id} is held by {_holder_of(self._path) or 'another process'}; "
                 "one runner per env and exchange"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, msgspec.json.encode(self._me), 0)
+            )
         self._descriptor = descriptor
+        before = _read_holder(self._path)
+        self._write(replace(self._me, fencing_token=before.fencing_token if before else None))
         return self
+
+    @property
+    def fencing_token(self) -> int | None:
+        """The last fencing token of whoever held the lock, this holder included."""
+        return self._me.fencing_token
+
+    def remember_token(self, fencing_token: int) -> None:
+        """Note the token of a lease, so that the next holder needn't wait until it runs out."""
+        if fencing_token != self._me.fencing_token:
+            self._write(replace(self._me, fencing_token=fencing_token))
+
+    def _write(self, me: Holder) -> None:
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, msgspec.json.encode(me), 0)
+        self._me = me
 
     def __exit__(
         self,
@@ -78,6 +102,20 @@ class StreamLock:
         """Let go of the lock; its file stays, for removing it could break another's."""
         os.close(self._descriptor)
         self._descriptor = -1
+
+
+def _take(descriptor: int) -> bool:
+    """Return whether the lock could be taken; whoever only looks at it is waited for."""
+    ends_sec = time.monotonic() + PROBE_SEC
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= ends_sec:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
 
 
 def stream_holder(location: LedgerLocation, stream_id: str) -> Holder | None:
@@ -97,8 +135,9 @@ def stream_holder(location: LedgerLocation, stream_id: str) -> Holder | None:
 
 
 def _lock_path(location: LedgerLocation, stream_id: str) -> Path:
-    name = f"{location.path.name}.{stream_id.replace(':', '.')}.lock"
-    return location.path.with_name(name)
+    # One ledger has one lock, by whatever links it is named.
+    path = location.path.resolve()
+    return path.with_name(f"{path.name}.{stream_id.replace(':', '.')}.lock")
 
 
 def _holder_of(path: Path) -> Holder | None:

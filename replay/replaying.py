@@ -24,20 +24,20 @@ class ReplayedWindow(msgspec.Struct, frozen=True):
     Attributes:
         window: the start, ISO, UTC; a gap's is that of its first window.
         gap: whether nobody decided it.
-        windows: how many windows it stands for: 1, or the gap's.
+        windows: how many windows a gap stands for; only a gap has it.
         state, throttle, reasons, triggered_by: the global state then and its cause.
         per_symbol_throttle, effective_throttle: by symbol.
     """
 
     window: str
     gap: bool
-    windows: int
     state: TradingState
     throttle: float
     reasons: tuple[str, ...]
     triggered_by: str | None
     per_symbol_throttle: dict[str, float]
     effective_throttle: dict[str, float]
+    windows: int | msgspec.UnsetType = msgspec.UNSET
 
 
 def replay(commands: Iterable[Command]) -> Iterator[ReplayedWindow]:
@@ -76,11 +76,12 @@ class ReplaySummary:
 
     def add(self, row: ReplayedWindow) -> None:
         """Count one row; rows come in order."""
-        self.windows_in[row.state] += row.windows
-        if row.gap:
+        if isinstance(row.windows, int):
+            self.windows_in[row.state] += row.windows
             self.gaps += 1
             self.gap_windows += row.windows
         else:
+            self.windows_in[row.state] += 1
             self.windows += 1
         before = TradingState.ACTIVE if self.last is None else self.last.state
         self.transitions += row.state is not before
@@ -91,15 +92,14 @@ class ReplaySummary:
 
 
 def _row(state: State, event: KpiObserved | GapObserved) -> ReplayedWindow:
-    is_gap = isinstance(event, GapObserved)
     return ReplayedWindow(
         window=format_time(event.window),
-        gap=is_gap,
-        windows=event.windows if isinstance(event, GapObserved) else 1,
+        gap=isinstance(event, GapObserved),
         state=state.trading_state,
         throttle=state.throttle,
         reasons=state.reasons,
         triggered_by=state.triggered_by,
         per_symbol_throttle=state.per_symbol_throttles(),
         effective_throttle=state.effective_throttles(),
+        windows=event.windows if isinstance(event, GapObserved) else msgspec.UNSET,
     )
