@@ -137,7 +137,7 @@ class Inbox:
                 raise msgspec.ValidationError("expected either an override or a clearance")
             if path.name != f"{request.id}{_REQUEST}":
                 raise msgspec.ValidationError("expected the file to be named after the request")
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             with contextlib.suppress(OSError):
                 path.rename(path.with_suffix(".malformed"))
             return None
