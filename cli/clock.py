@@ -6,33 +6,31 @@ pieces in which the wall clock is held against the monotonic one: a step of the 
 that was stopped, is noticed at once. Source: DESIGN.md section 1, Windows; Gaps.
 """
 
-import contextlib
-import queue
 import time
 from collections.abc import Callable
 from typing import Final
 
 SLICE_SEC: Final = 0.25
+NOTICE_SEC: Final = 0.05
 STEP_MS: Final = 1_000
 """How far the two clocks may part within one slice before it counts as a step."""
 
 
 class StopFlag:
     """
-    A `threading.Event` that may be set by a signal's handler.
+    What a signal's handler may set while the same thread waits for it.
 
-    The handler runs in the thread that waits. An event's lock isn't reentrant: a signal that comes
-    just when `wait` holds it would wait for itself for ever.
+    A `threading.Event` may not: its lock isn't reentrant, so that a signal which comes just when
+    `wait` holds it waits for itself for ever. Nor is a queue safe: `SimpleQueue.get` loses its
+    timeout if that runs out before the wait has begun.
     """
 
     def __init__(self) -> None:
         self._is_set = False
-        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def set(self) -> None:
-        """Set it, and end the wait under way."""
+        """Set it; a wait under way ends within `NOTICE_SEC`."""
         self._is_set = True
-        self._wake.put(None)
 
     def is_set(self) -> bool:
         """Return whether it was ever set."""
@@ -40,9 +38,9 @@ class StopFlag:
 
     def wait(self, timeout_sec: float) -> None:
         """Return when it is set, or the time is over."""
-        if not self._is_set:
-            with contextlib.suppress(queue.Empty):
-                self._wake.get(timeout=max(timeout_sec, 0.0))
+        ends_sec = time.monotonic() + timeout_sec
+        while not self._is_set and (left_sec := ends_sec - time.monotonic()) > 0:
+            time.sleep(min(left_sec, NOTICE_SEC))
 
 
 class SystemClock:

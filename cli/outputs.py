@@ -27,6 +27,10 @@ FILL_GRACE_MS: Final = 5_000
 """How long a bot may take to obey before a fill counts as disobedience: orders are under way."""
 
 
+PUBLICATIONS_MAX: Final = 3
+"""How often a state is published in a row while others go on writing to its keys."""
+
+
 class Outputs:
     """
     The outputs of one run.
@@ -127,21 +131,23 @@ class Outputs:
     def _publish(
         self, events: Sequence[Event], publisher: "LedgerPublisher", now_ms: int
     ) -> list[Event]:
-        """Publish, and adopt or report what others wrote in the meantime."""
-        foreign = publisher.publish(self._ledger, self._session.stream, events, now_ms=now_ms)
-        reported = [
-            event
-            for write in foreign
-            for event in self._session.apply(_report(write, now_ms), decided_at_ms=now_ms)
-        ]
-        if reported:
-            publisher.publish(
-                self._ledger,
-                self._session.stream,
-                reported,
-                now_ms=now_ms,
-                acknowledged=foreign,
+        """Publish, and adopt or report what others wrote in the meantime, until nothing is new."""
+        reported: list[Event] = []
+        known: list[ForeignWrite] = []
+        for _ in range(PUBLICATIONS_MAX):
+            foreign = publisher.publish(
+                self._ledger, self._session.stream, events, now_ms=now_ms, acknowledged=known
             )
+            new = [write for write in foreign if write not in known]
+            known += new
+            events = [
+                event
+                for write in new
+                for event in self._session.apply(_report(write, now_ms), decided_at_ms=now_ms)
+            ]
+            if not events:
+                break
+            reported += events
         return reported
 
 

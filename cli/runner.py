@@ -117,7 +117,7 @@ class Runner:
 
         def attend(now_ms: int) -> None:
             feed.poll(now_ms)
-            for notice in (*feed.notices(), *self._outputs.notices()):
+            for notice in feed.notices():
                 self._say(notice)
             appended = self._note(self._attendant.attend(now_ms))
             if self._attendant.ends_hold:
@@ -152,7 +152,7 @@ class Runner:
         now_ms = self._clock.now_ms()
         events, self._unpublished = self._unpublished, []
         events = events + self._outputs.put_out(events, now_ms=now_ms)
-        for line in tell(events):
+        for line in (*tell(events), *self._outputs.notices()):
             self._say(line)
         self._outputs_due_ms = now_ms + ARTIFACTS_EVERY_MS
 

@@ -8,8 +8,9 @@ Source: LIVE_MODE_GUIDE.md, Redis; DESIGN.md section 5.
 """
 
 import string
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import redis
@@ -38,6 +39,10 @@ _Row = dict[str, str]
 """The fields of a hash that are there, of those that are asked for."""
 
 
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class RedisHashFeed:
     """A `LiveFeed` that looks at every symbol's hash once, when a window is over."""
 
@@ -56,6 +61,7 @@ class RedisHashFeed:
         kpi_max_age_ms: int | None = None,
         lateness_ms: int = 2_000,
         timeout_sec: float = TIMEOUT_SEC,
+        now_ms: Callable[[], int] = _wall_ms,
     ) -> None:
         """
         Take the address; Redis need not be there yet.
@@ -68,6 +74,8 @@ class RedisHashFeed:
             kpi_max_age_ms: how old a hash may be at the window's end; None is two intervals.
             lateness_ms: how far beyond the window's end a `ts` may lie.
             timeout_sec: for all of a window's reading.
+            now_ms: the wall clock: a hash that is written anew just before it is read is none of
+                the future, however late that is.
 
         Raises:
             BadInput: if the URL, the symbols, the interval or the template is malformed.
@@ -79,9 +87,11 @@ class RedisHashFeed:
         self._takes_untimed = allow_untimed or env != "prod"
         self._max_age_ms = 2 * interval_ms if kpi_max_age_ms is None else kpi_max_age_ms
         self._lateness_ms = lateness_ms
+        self._now_ms = now_ms
         self._redis = BoundedRedis(url, timeout_sec=timeout_sec)
         self._notices = Notices(f"Redis at {self._redis.place}")
         self._counts: Counter[str] = Counter()
+        self._latest_ms = 0
 
     @property
     def description(self) -> str:
@@ -100,7 +110,9 @@ class RedisHashFeed:
         """Return what the hashes hold now; without an answer from Redis, nothing."""
         self._counts.clear()
         symbols: dict[str, SymbolReadings] = {}
-        for symbol, row in zip(self._symbols, self._read(), strict=True):
+        rows = self._read()
+        self._latest_ms = max(end_ms + self._lateness_ms, self._now_ms())
+        for symbol, row in zip(self._symbols, rows, strict=True):
             readings = self._readings(self._key(symbol), row, end_ms)
             if readings != NOTHING:
                 symbols[symbol] = readings
@@ -173,7 +185,7 @@ class RedisHashFeed:
         except MalformedSample as malformed:
             self._malformed("ts", f"{key} ts: {malformed.detail}")
             return Defect.MALFORMED
-        if ts_ms > end_ms + self._lateness_ms:
+        if ts_ms > self._latest_ms:
             problem = f"{(ts_ms - end_ms) / 1000:g} s after the window's end"
             self._malformed("future", f"{key} ts: {format_time(ts_ms)} is {problem}")
             return Defect.MALFORMED

@@ -56,6 +56,7 @@ def make(feeds: list[LiveFeed]) -> Any:
 
     def make(url: str, symbols: tuple[str, ...] = SYMBOLS, **options: Any) -> RedisHashFeed:
         options.setdefault("env", "dev")
+        options.setdefault("now_ms", lambda: 0)
         feed = RedisHashFeed(url, symbols, exchange="bybit", interval_ms=MINUTE_MS, **options)
         feeds.append(feed)
         return feed
@@ -370,3 +371,12 @@ def test_closing_leaves_no_thread(server: RedisServer, make: Any) -> None:
         if thread.name.startswith("redis-feed"):
             thread.join(5)
     assert threading.active_count() <= before
+
+
+def test_a_hash_written_just_before_it_is_read_is_none_of_the_future(
+    server: RedisServer, make: Any
+) -> None:
+    late_ms = END_MS + 9_000
+    put(server, edge_bps="3", ts=str(late_ms))
+    window = make(server.url, now_ms=lambda: late_ms).collect(START_MS, END_MS)
+    assert window.symbols["BTCUSDT"].kpis == {"edge_bps": 3.0}
