@@ -61,6 +61,7 @@ class Ledger(Application[str]):
         self._appended = ("", 0, 0)
         with self._told_as_damage():
             super().__init__()
+            self._file = location.path.stat().st_ino
 
     @classmethod
     def open(cls, location: LedgerLocation, *, read_only: bool = False) -> "Ledger":
@@ -99,6 +100,7 @@ class Ledger(Application[str]):
             return stream
         stored = [self._mapper.to_stored(record) for record in records]
         with self._told_as_damage():
+            self._check_in_place()
             try:
                 positions = self._recorder.insert_events(stored)
             except IntegrityError as error:
@@ -236,6 +238,11 @@ class Ledger(Application[str]):
         # What goes wrong where the records are used is no damage of the ledger.
         with self._told_as_damage():
             yield from map(self._mapper.to_record, notifications)
+
+    def _check_in_place(self) -> None:
+        """Refuse to write into a file that no longer is the ledger: nobody would find it there."""
+        if self.location.path.stat().st_ino != self._file:
+            raise LedgerDamaged(f"the ledger {self.location} was replaced while it was written")
 
     @contextmanager
     def _told_as_damage(self) -> Iterator[None]:

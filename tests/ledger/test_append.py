@@ -238,3 +238,16 @@ def test_a_run_that_starts_again_is_the_same_stream(path: Path) -> None:
         stream = tell(ledger, ledger.stream(STREAM), [window(2)])
         assert stream.version == 5
         assert isinstance(next(ledger.records(STREAM)).event, RunStarted)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_ledger_that_is_taken_away_under_its_writer_is_written_no_more(
+    path: Path, replaced: bool
+) -> None:
+    with open_at(path) as ledger:
+        stream = begin(ledger, windows=1)
+        path.rename(path.with_name("aside.sqlite"))
+        if replaced:
+            path.touch()
+        with pytest.raises(LedgerDamaged, match=r"ledger\.sqlite"):
+            ledger.append(stream, [STOPPED], decided_at_ms=None)
