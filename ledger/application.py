@@ -241,7 +241,7 @@ class Ledger(Application[str]):
 
     def _check_in_place(self) -> None:
         """Refuse to write into a file that no longer is the ledger: nobody would find it there."""
-        if self.location.path.stat().st_ino != self._file:
+        if os.stat(self.location.path).st_ino != self._file:  # noqa: PTH116 - on every append
             raise LedgerDamaged(f"the ledger {self.location} was replaced while it was written")
 
     @contextmanager
