@@ -27,6 +27,7 @@ from ledger.application import Ledger, StreamState
 from ledger.location import LedgerLocation
 from ledger.lock import StreamLock
 from ledger.streams import parse_stream_id
+from redis_link.client import open_redis
 
 AIM_WINDOW_RATIO = 5.0
 AIM_FILLS_PER_SEC = 100_000
@@ -54,7 +55,8 @@ def _window(scale: Scale, url: str) -> list[Figure]:
         Ledger.open(location) as ledger,
     ):
         options = RedisOptions(url=url, ttl_sec=3600)
-        publisher = LedgerPublisher(options, parse_stream_id(market.STREAM), lock)
+        client = open_redis(url, env="dev")
+        publisher = LedgerPublisher(client, options, parse_stream_id(market.STREAM), lock)
         session = Session(ledger, StreamState(market.STREAM), market.START, market.ADOPTION)
         outputs = Outputs(ledger, session, artifacts, publisher)
 
@@ -70,7 +72,7 @@ def _window(scale: Scale, url: str) -> list[Figure]:
 
         ours, limit = interleaved(turns, [whole, commit])
         delays = _delays(url, whole, turns)
-    publisher.disconnect()
+    client.close()
     raw.close()
     return [
         Figure(
@@ -114,11 +116,12 @@ def _stream(url: str) -> list[Figure]:
     start_ms = int(time.time() * 1000) // market.INTERVAL_MS * market.INTERVAL_MS
     client: Any = redis.Redis.from_url(url, decode_responses=True)
     _write_fills(client, start_ms)
-    feed = RedisStreamFeed(url, KEY, market.SYMBOLS, interval_ms=market.INTERVAL_MS)
+    ours_client = open_redis(url, env="dev")
+    feed = RedisStreamFeed(ours_client, KEY, market.SYMBOLS, interval_ms=market.INTERVAL_MS)
     began = time.perf_counter()
     window = feed.collect(start_ms, start_ms + market.INTERVAL_MS)
     ours = FILLS / (time.perf_counter() - began)
-    feed.close()
+    ours_client.close()
     assert sum(got.fills or 0 for got in window.symbols.values()) == FILLS
     began = time.perf_counter()
     last, read = "-", 0

@@ -6,7 +6,7 @@ A feed's library is imported only when that feed is opened.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
@@ -22,6 +22,9 @@ from feeds.anomaly import ANOMALY, TRAILING_WINDOWS, AnomalyTracker
 from feeds.base import FeedKind, LiveFeed, SeriesFeed
 from ledger.application import Ledger, StreamState
 from ledger.reading import last_observations
+
+if TYPE_CHECKING:
+    from redis_link.client import BoundedRedis
 
 RECORDED_SCHEMES: Final = frozenset({"mock", "file"})
 """Feeds that are no live market: prod refuses them."""
@@ -82,14 +85,17 @@ def open_live(
     symbols: tuple[str, ...],
     interval_ms: int,
     now_ms: int,
+    client: "BoundedRedis | None",
 ) -> LiveFeed:
-    """Return the feed along the clock."""
+    """Return the feed along the clock; `client` is a Redis feed's."""
     feed: LiveFeed
     match options.feed.scheme:
         case "redis":
-            feed = _redis_hashes(options, symbols, interval_ms)
+            assert client is not None
+            feed = _redis_hashes(client, options, symbols, interval_ms)
         case "redis-stream":
-            feed = _redis_stream(options, ledger, stream, symbols, interval_ms)
+            assert client is not None
+            feed = _redis_stream(client, options, ledger, stream, symbols, interval_ms)
         case "ws" | "wss":
             from feeds.websocket import WebSocketFeed  # noqa: PLC0415
 
@@ -167,12 +173,13 @@ class DerivingFeed:
         return replace(readings, kpis={**readings.kpis, ANOMALY: score})
 
 
-def _redis_hashes(options: RunOptions, symbols: tuple[str, ...], interval_ms: int) -> LiveFeed:
+def _redis_hashes(
+    client: "BoundedRedis", options: RunOptions, symbols: tuple[str, ...], interval_ms: int
+) -> LiveFeed:
     from feeds.redis_hash import RedisHashFeed  # noqa: PLC0415
 
-    assert options.redis is not None
     return RedisHashFeed(
-        options.redis.url,
+        client,
         symbols,
         env=options.key.env,
         exchange=options.key.exchange,
@@ -185,6 +192,7 @@ def _redis_hashes(options: RunOptions, symbols: tuple[str, ...], interval_ms: in
 
 
 def _redis_stream(
+    client: "BoundedRedis",
     options: RunOptions,
     ledger: Ledger,
     stream: StreamState,
@@ -194,13 +202,12 @@ def _redis_stream(
     """Return the stream feed, which goes on from the positions that the ledger holds."""
     from feeds.redis_stream import RedisStreamFeed, resume_windows  # noqa: PLC0415
 
-    assert options.redis is not None
     sampling = _sampling(options.feed, interval_ms)
     past = last_observations(ledger, stream.id, resume_windows(**sampling))
     resume = [(seen.window, seen.feed_position) for seen in past if seen.feed_position is not None]
     key = options.feed.source.removeprefix("redis-stream:")
     stale = _stale_kpis(past[-1]) if past else {}
-    return RedisStreamFeed(options.redis.url, key, symbols, resume=resume, stale=stale, **sampling)
+    return RedisStreamFeed(client, key, symbols, resume=resume, stale=stale, **sampling)
 
 
 def _stale_kpis(observed: KpiObserved) -> dict[str, list[str]]:

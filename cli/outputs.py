@@ -70,6 +70,10 @@ class Outputs:
             self._write_artifacts()
         return more
 
+    def begin_window(self) -> bool:
+        """Begin another window's outputs; return whether an earlier publication is owed."""
+        return self._publisher is not None and self._publisher.begin_window()
+
     def disobeyed(self, readings: WindowReadings) -> list[ReportFill]:
         """Return a report for each symbol whose fills added risk while 0.0 was published."""
         if self._publisher is None:

@@ -37,8 +37,8 @@ from ledger.inbox import Answer, Clearance, Inbox, Request
 from ledger.location import LedgerLocation
 from ledger.lock import Holder, stream_holder
 from ledger.streams import stream_key
-from projections.redis_url import parse_redis_url
 from projections.views import OverrideView, override_view
+from redis_link.url import parse_redis_url
 
 ANSWER_SEC: Final = 5.0
 POLL_SEC: Final = 0.02

@@ -19,12 +19,12 @@ from domain.windows import format_time
 from ledger.application import Ledger, StreamState
 from ledger.lock import StreamLock
 from ledger.streams import StreamKey, parse_stream_id
-from projections.redis_connection import open_redis
 from projections.redis_control import Down, LeaseHeld, Published, clear_hold, set_hold
 from projections.redis_exchange import ForeignWrite, Outcome, Result
 from projections.redis_keys import Publication, fault_of, live_keys, publication_of
 from projections.redis_publisher import RedisPublisher
 from projections.views import LedgerPlace
+from redis_link.client import BoundedRedis, open_redis
 
 LEASE_MARGIN_MS: Final = 5_000
 
@@ -44,24 +44,27 @@ class Standing(msgspec.Struct, frozen=True):
 
 class LedgerPublisher:
     """
-    Publishes one stream's versions, as `cli.outputs.Publisher` has it.
+    Publishes one stream's versions.
 
-    Raises:
-        BadInput: if the URL is none, or not for this environment.
+    Args:
+        client: the run's own, which it shares with a feed and closes itself.
     """
 
-    def __init__(self, options: RedisOptions, key: StreamKey, lock: StreamLock) -> None:
+    def __init__(
+        self, client: BoundedRedis, options: RedisOptions, key: StreamKey, lock: StreamLock
+    ) -> None:
         self._options = options
         self._lock = lock
         self._key = key
         self._keys = live_keys(key.env, key.exchange)
-        self._connection = open_redis(options.url, env=key.env)
+        self._client = client
         self._redis = RedisPublisher(
-            self._connection, self._keys, dead_man=options.dead_man, adopt=options.adopt
+            self._client, self._keys, dead_man=options.dead_man, adopt=options.adopt
         )
         self._said: set[str] = set()
         self._notices: list[str] = []
         self._last: Publication | None = None
+        self._owes = False
         self._frozen_since_ms: dict[str, int] = {}
 
     def take_over(self, state: State, *, interval_ms: int, now_ms: int) -> Standing:
@@ -95,6 +98,16 @@ class LedgerPublisher:
         self._remember_token()
         return Standing(worse, self._redis.fencing_token)
 
+    def begin_window(self) -> bool:
+        """
+        Let Redis be waited for again; return whether a publication didn't get through.
+
+        What is owed comes before the feed's questions, so that a state which was decided while
+        Redis was away is there as soon as it is back.
+        """
+        self._client.renew_budget()
+        return self._owes
+
     def publish(
         self,
         ledger: Ledger,
@@ -118,6 +131,7 @@ class LedgerPublisher:
             transitions=[event for event in events if isinstance(event, StateTransitioned)],
         )
         result = self._redis.publish(self._last, acknowledged=acknowledged)
+        self._owes = result.outcome is Outcome.DOWN
         self._judge(result)
         self._remember_token()
         if result.outcome is Outcome.ACCEPTED:
@@ -140,17 +154,14 @@ class LedgerPublisher:
 
     def clear_hold(self) -> None:
         """Take a hold away: what it stood for is in the ledger now."""
-        clear_hold(self._connection, self._keys)
+        clear_hold(self._client, self._keys)
 
     def close(self) -> None:
         """Leave what is to stand when the run has ended, and give the lease back."""
+        self._client.renew_budget()
         if self._options.freeze_on_exit:
             self.publish_fault("the runner has ended (--on-exit freeze)")
         self._redis.release_lease()
-
-    def disconnect(self) -> None:
-        """Let go of the server, however the run ended."""
-        self._redis.close()
 
     def _check_ledger(self, published: Published, state: State) -> None:
         theirs = published.ledger_id
@@ -161,7 +172,7 @@ class LedgerPublisher:
             raise AnotherWriter(f"{text}; take them over with --adopt if that one has ended")
         self._notices.append(f"{text}; they are taken over")
         self._redis = RedisPublisher(
-            self._connection, self._keys, dead_man=self._options.dead_man, adopt=True
+            self._client, self._keys, dead_man=self._options.dead_man, adopt=True
         )
 
     def _judge(self, result: Result) -> None:

@@ -85,6 +85,7 @@ class Runner:
                 windows += 1
                 self._observe(readings)
                 if self._clock.now_ms() >= self._outputs_due_ms:
+                    self._outputs.begin_window()
                     self._put_out()
             return self._end(windows)
 
@@ -102,6 +103,8 @@ class Runner:
                 if window is None:
                     continue
                 windows += 1
+                if self._outputs.begin_window():
+                    self._put_out()
                 self._observe(feed.collect(window, window + interval_ms))
                 self._put_out()
                 self._session.snapshot_if_due()

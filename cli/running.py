@@ -35,6 +35,7 @@ from ledger.lock import StreamLock
 
 if TYPE_CHECKING:
     from cli.publishing import LedgerPublisher
+    from redis_link.client import BoundedRedis
 
 DEFAULT_SYMBOLS: Final = ("BTCUSDT",)
 DEFAULT_INTERVAL_MS: Final = 60_000
@@ -81,15 +82,16 @@ def execute(options: RunOptions, ledger: Ledger, lock: StreamLock, clock: System
     may_loosen = options.key.env != PROD or options.adopt_policy
     adopt = adoption(limits, symbols, allow_loosening=may_loosen)
     with contextlib.ExitStack() as closing:
+        client = _open_redis(options)
+        if client is not None:
+            closing.callback(client.close)
         live: LiveFeed | None = None
         if series is None:
-            live = open_live(options, ledger, stream, symbols, interval_ms, clock.now_ms())
+            live = open_live(options, ledger, stream, symbols, interval_ms, clock.now_ms(), client)
             closing.callback(live.close)
         feed: SeriesFeed | LiveFeed | None = series or live
         assert feed is not None
-        publisher = _open_publisher(options, lock)
-        if publisher is not None:
-            closing.callback(publisher.disconnect)
+        publisher = _open_publisher(options, lock, client)
         session = _begin(options, ledger, stream, feed, adopt, publisher, interval_ms, clock)
         runner = Runner(
             session,
@@ -107,13 +109,32 @@ def execute(options: RunOptions, ledger: Ledger, lock: StreamLock, clock: System
     _say_outcome(outcome, options, session.stream.state)
 
 
-def _open_publisher(options: RunOptions, lock: StreamLock) -> "LedgerPublisher | None":
+def _open_redis(options: RunOptions) -> "BoundedRedis | None":
+    """
+    Return the one client of the run's feed and publication; None, and no import, if it has neither.
+
+    That it is one is what bounds the time that a window spends on a server that doesn't answer.
+    """
+    publishes = not options.key.dry_run
+    if options.redis is None or not (publishes or options.feed.scheme.startswith("redis")):
+        return None
+    from redis_link.budget import TIMEOUT_SEC, Budget  # noqa: PLC0415
+    from redis_link.client import open_redis  # noqa: PLC0415
+
+    budget = Budget(kept_sec=TIMEOUT_SEC / 2 if publishes else 0.0)
+    return open_redis(options.redis.url, env=options.key.env, budget=budget)
+
+
+def _open_publisher(
+    options: RunOptions, lock: StreamLock, client: "BoundedRedis | None"
+) -> "LedgerPublisher | None":
     """Return the publisher, None for a dry run or without Redis; only then is it imported."""
     if options.redis is None or options.key.dry_run:
         return None
     from cli.publishing import LedgerPublisher  # noqa: PLC0415
 
-    return LedgerPublisher(options.redis, options.key, lock)
+    assert client is not None
+    return LedgerPublisher(client, options.redis, options.key, lock)
 
 
 def _begin(

@@ -8,7 +8,7 @@ from pathlib import Path
 import setproctitle
 
 from domain.errors import BadInput
-from projections.redis_url import read_url_file, redact
+from redis_link.url import read_url_file, redact
 
 
 def hide_arguments(*urls: str) -> str | None:

@@ -12,7 +12,8 @@ import redis
 
 from domain.errors import BadInput
 from domain.windows import format_time
-from feeds.redis_client import BoundedRedis, RedisAway, Stopwatch
+from feeds.redis_asking import RedisAway, ask, reason
+from redis_link.client import BoundedRedis
 
 PAGE_ENTRIES: Final = 5_000
 PAGE_ENTRIES_MIN: Final = 50
@@ -127,7 +128,7 @@ class StreamReader:
             RedisAway: if there is no answer, or the key isn't a stream.
         """
         self._is_short = False
-        info = self._redis.ask(self._ask_info)
+        info = ask(self._redis, self._ask_info)
         if info is None:
             # If it is made again, all of its entries are new.
             self._added_at_end, self._read_since_end = 0, 0
@@ -141,7 +142,7 @@ class StreamReader:
                 added=added if isinstance(added, int) else None,
             )
         except (LookupError, TypeError, ValueError) as error:
-            raise RedisAway(f"XINFO STREAM: {self._redis.reason(error)}") from error
+            raise RedisAway(f"XINFO STREAM: {reason(self._redis, error)}") from error
 
     def is_at(self, tail: Tail) -> bool:
         """Return whether all there is up to the tail is read; then what is lost is known, too."""
@@ -158,16 +159,15 @@ class StreamReader:
         Raises:
             RedisAway: if there is no answer; the next page asked for is then smaller.
         """
-        watch = Stopwatch()
         try:
-            rows = self._redis.ask(lambda client: self._ask_page(client, tail))
+            rows = ask(self._redis, lambda client: self._ask_page(client, tail))
             entries = [Entry(StreamId.parse(str(id_)), fields) for id_, fields in rows]
-        except RedisAway:
-            if watch.sec >= self._redis.timeout_sec:
+        except RedisAway as away:
+            if away.is_slow:
                 self._page_entries = max(PAGE_ENTRIES_MIN, self._page_entries // 4)
             raise
         except (TypeError, ValueError) as error:
-            raise RedisAway(f"XRANGE: {self._redis.reason(error)}") from error
+            raise RedisAway(f"XRANGE: {reason(self._redis, error)}") from error
         self._is_short = len(entries) < self._page_entries
         self._page_entries = min(PAGE_ENTRIES, self._page_entries * 2)
         self._read_since_end += len(entries)

@@ -26,8 +26,9 @@ from domain.windows import (
     format_time,
 )
 from feeds.kpi_rows import fills_of, notional_of, reading_of_text, shown
-from feeds.redis_client import TIMEOUT_SEC, BoundedRedis, Notices, RedisAway
+from feeds.redis_asking import Notices, RedisAway, ask, reason
 from feeds.samples import MalformedSample, parse_ts
+from redis_link.client import BoundedRedis
 
 DEFAULT_KPI_KEY: Final = "{env}:{exchange}:shadow:latest:{symbol}"
 _PLACES: Final = ("env", "exchange", "symbol")
@@ -50,7 +51,7 @@ class RedisHashFeed:
 
     def __init__(
         self,
-        url: str,
+        client: BoundedRedis,
         symbols: Sequence[str],
         *,
         env: str,
@@ -60,25 +61,23 @@ class RedisHashFeed:
         allow_untimed: bool = False,
         kpi_max_age_ms: int | None = None,
         lateness_ms: int = 2_000,
-        timeout_sec: float = TIMEOUT_SEC,
         now_ms: Callable[[], int] = _wall_ms,
     ) -> None:
         """
-        Take the address; Redis need not be there yet.
+        Take the client, which stays the caller's; Redis need not be there yet.
 
         Args:
-            url: as `BoundedRedis` takes it.
+            client: which bounds all of a window's reading together.
             symbols: one hash is read for each.
             env: in prod a hash without `ts` has no value, unless `allow_untimed`.
             kpi_key: the name of a symbol's hash, with `{env}`, `{exchange}` and `{symbol}`.
             kpi_max_age_ms: how old a hash may be at the window's end; None is two intervals.
             lateness_ms: how far beyond the window's end a `ts` may lie.
-            timeout_sec: for all of a window's reading.
             now_ms: the wall clock: a hash that is written anew just before it is read is none of
                 the future, however late that is.
 
         Raises:
-            BadInput: if the URL, the symbols, the interval or the template is malformed.
+            BadInput: if the symbols, the interval or the template is malformed.
         """
         self._symbols = check_symbols(symbols, source="--symbols")
         interval_ms = check_interval(interval_ms, source="--interval-sec")
@@ -88,7 +87,7 @@ class RedisHashFeed:
         self._max_age_ms = 2 * interval_ms if kpi_max_age_ms is None else kpi_max_age_ms
         self._lateness_ms = lateness_ms
         self._now_ms = now_ms
-        self._redis = BoundedRedis(url, timeout_sec=timeout_sec)
+        self._redis = client
         self._notices = Notices(f"Redis at {self._redis.place}")
         self._counts: Counter[str] = Counter()
         self._latest_ms = 0
@@ -123,8 +122,7 @@ class RedisHashFeed:
         return self._notices.take()
 
     def close(self) -> None:
-        """Let go of the connection."""
-        self._redis.close()
+        """Do nothing: the client is its maker's."""
 
     def _key(self, symbol: str) -> str:
         return self._template.replace("{symbol}", symbol)
@@ -132,7 +130,7 @@ class RedisHashFeed:
     def _read(self) -> list[_Row]:
         """Return each symbol's row, in order; one that can't be read is empty."""
         try:
-            answers = self._redis.ask(self._ask_all)
+            answers = ask(self._redis, self._ask_all)
         except RedisAway as away:
             self._notices.out(str(away))
             self._counts["unreachable"] += 1
@@ -156,8 +154,8 @@ class RedisHashFeed:
 
     def _row(self, key: str, answer: object) -> _Row:
         if not isinstance(answer, list):
-            reason = self._redis.reason(answer) if isinstance(answer, Exception) else "no list"
-            self._malformed("key", f"{key}: expected a hash, was: {reason}")
+            found = reason(self._redis, answer) if isinstance(answer, Exception) else "no list"
+            self._malformed("key", f"{key}: expected a hash, was: {found}")
             return {}
         return {name: value for name, value in zip(_FIELDS, answer, strict=True) if value}
 

@@ -18,9 +18,10 @@ import msgspec
 from domain.errors import BadInput
 from domain.windows import WindowReadings, check_interval, check_symbols
 from feeds.aggregation import Aggregator
-from feeds.redis_client import TIMEOUT_SEC, BoundedRedis, Notices, RedisAway, Stopwatch
+from feeds.redis_asking import Notices, RedisAway, Stopwatch
 from feeds.redis_entries import Close, Entry, StreamId, StreamReader, recorded_closes
 from feeds.samples import MalformedSample, Parsed, parse_fields, parse_message
+from redis_link.client import BoundedRedis
 
 POLL_SEC: Final = 0.3
 COLLECT_SEC: Final = 10.0
@@ -47,7 +48,7 @@ class RedisStreamFeed:
 
     def __init__(
         self,
-        url: str,
+        client: BoundedRedis,
         key: str,
         symbols: Sequence[str],
         *,
@@ -57,22 +58,20 @@ class RedisStreamFeed:
         kpi_max_age_ms: int | None = None,
         lateness_ms: int = 2_000,
         stale: Mapping[str, Sequence[str]] | None = None,
-        timeout_sec: float = TIMEOUT_SEC,
     ) -> None:
         """
-        Take the address; Redis need not be there yet.
+        Take the client, which stays the caller's; Redis need not be there yet.
 
         Args:
-            url: as `BoundedRedis` takes it.
+            client: which bounds each question.
             key: the stream's name.
             resume: start and `feed_position` of the last recorded windows, in order: at least
                 `resume_windows()` of them, where there are. Without any it begins one interval
                 before the first window collected.
             lookback_windows, kpi_max_age_ms, lateness_ms, stale: as `Aggregator` takes them.
-            timeout_sec: for each question to Redis.
 
         Raises:
-            BadInput: if the URL, the key, the symbols, the interval or a position is malformed.
+            BadInput: if the key, the symbols, the interval or a position is malformed.
         """
         self._symbols = check_symbols(symbols, source="--symbols")
         self._interval_ms = check_interval(interval_ms, source="--interval-sec")
@@ -88,9 +87,9 @@ class RedisStreamFeed:
             lateness_ms=lateness_ms,
             stale=stale,
         )
-        self._redis = BoundedRedis(url, timeout_sec=timeout_sec)
-        self._notices = Notices(f"Redis at {self._redis.place}")
-        self._reader = StreamReader(self._redis, key)
+        self._place = client.place
+        self._notices = Notices(f"Redis at {self._place}")
+        self._reader = StreamReader(client, key)
         self._recorded = recorded_closes(resume)
         self._is_new = not self._recorded
         self._lost = 0
@@ -107,7 +106,7 @@ class RedisStreamFeed:
     @property
     def description(self) -> str:
         """Where the stream is: `redis-stream:127.0.0.1:6379/0 fills`."""
-        return f"redis-stream:{self._redis.place} {self._key}"
+        return f"redis-stream:{self._place} {self._key}"
 
     @property
     def lateness_ms(self) -> int:
@@ -156,8 +155,7 @@ class RedisStreamFeed:
         return self._notices.take()
 
     def close(self) -> None:
-        """Let go of the connection."""
-        self._redis.close()
+        """Do nothing: the client is its maker's."""
 
     def _origin_before(self, start_ms: int) -> StreamId:
         """Return where a run begins whose first window is this one: an interval before it."""

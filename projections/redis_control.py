@@ -13,17 +13,18 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from domain.events import TradingState
 from domain.windows import SYMBOL_PATTERN
-from projections.redis_connection import BoundedRedis, Script
 from projections.redis_keys import TTL_SEC, LiveKeys
+from projections.redis_script import load_script
+from redis_link.client import BoundedRedis
 
 DOWN_ERRORS: Final = (RedisError, OSError)
 """What an unreachable, slow or refusing server comes to."""
 
-_READ: Final = Script("redis_read.lua")
-_LEASE: Final = Script("redis_lease.lua")
-_RELEASE: Final = Script("redis_release.lua")
-_HOLD: Final = Script("redis_hold.lua")
-_CLEAR: Final = Script("redis_clear.lua")
+_READ: Final = load_script("redis_read.lua")
+_LEASE: Final = load_script("redis_lease.lua")
+_RELEASE: Final = load_script("redis_release.lua")
+_HOLD: Final = load_script("redis_hold.lua")
+_CLEAR: Final = load_script("redis_clear.lua")
 _REASON_CHARS_MAX: Final = 200
 
 
@@ -143,7 +144,7 @@ def clear_hold(connection: BoundedRedis, keys: LiveKeys) -> bool | Down:
 def down(connection: BoundedRedis, error: Exception) -> Down:
     """Return what a failure is, in a line without secrets."""
     if isinstance(error, RedisTimeout | TimeoutError):
-        return Down(f"no answer within {connection.timeout_sec:g} s")
+        return Down(f"no answer within {connection.allowed_sec:.2g} s")
     reason = " ".join(connection.scrub(str(error)).split())[:_REASON_CHARS_MAX]
     return Down(f"refused: {reason}" if isinstance(error, ResponseError) else reason)
 

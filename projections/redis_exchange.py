@@ -8,7 +8,6 @@ from typing import Any, Final
 import msgspec
 from redis.exceptions import ResponseError
 
-from projections.redis_connection import BoundedRedis, Script
 from projections.redis_control import Lease, well_formed
 from projections.redis_keys import (
     TRANSITIONS_MAX,
@@ -17,8 +16,10 @@ from projections.redis_keys import (
     Transition,
     frozen_fields,
 )
+from projections.redis_script import load_script
+from redis_link.client import BoundedRedis
 
-_PUBLISH: Final = Script("redis_publish.lua")
+_PUBLISH: Final = load_script("redis_publish.lua")
 
 
 class Outcome(StrEnum):

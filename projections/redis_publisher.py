@@ -7,7 +7,6 @@ ever tried again blindly. Source: DESIGN.md section 1, Overrides; section 3, Red
 
 from collections.abc import Sequence
 
-from projections.redis_connection import BoundedRedis
 from projections.redis_control import (
     DOWN_ERRORS,
     Down,
@@ -27,6 +26,7 @@ from projections.redis_keys import (
     Transition,
     fault_of,
 )
+from redis_link.client import BoundedRedis
 
 
 class RedisPublisher:
@@ -153,10 +153,6 @@ class RedisPublisher:
         """Return what there is to say since the last call: an outage's begin, its end."""
         notices, self._notices = self._notices, []
         return notices
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
 
     def _lease_if_wanted(self) -> Result | None:
         if self._wanted is None:

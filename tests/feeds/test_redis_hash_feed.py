@@ -1,6 +1,5 @@
 """The Redis hash feed reads what is there, in one bounded question, and never raises."""
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from domain.kpis import Defect
 from domain.windows import SymbolReadings, WindowReadings, format_time
 from feeds.base import LiveFeed
 from feeds.redis_hash import RedisHashFeed
+from redis_link.client import BoundedRedis, open_redis
 
 MINUTE_MS = 60_000
 START_MS = 1_767_621_600_000
@@ -43,25 +43,22 @@ def server(module_server: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
-def feeds() -> Iterator[list[LiveFeed]]:
-    made: list[LiveFeed] = []
-    yield made
-    for feed in made:
-        feed.close()
+def make() -> Iterator[Any]:
+    """Return a function that makes a feed with a client of its own, closed when the test ends."""
+    clients: list[BoundedRedis] = []
 
-
-@pytest.fixture
-def make(feeds: list[LiveFeed]) -> Any:
-    """Return a function that makes a feed, closed when the test ends."""
-
-    def make(url: str, symbols: tuple[str, ...] = SYMBOLS, **options: Any) -> RedisHashFeed:
+    def make(
+        url: str, symbols: tuple[str, ...] = SYMBOLS, timeout_sec: float = 0.5, **options: Any
+    ) -> RedisHashFeed:
         options.setdefault("env", "dev")
         options.setdefault("now_ms", lambda: 0)
-        feed = RedisHashFeed(url, symbols, exchange="bybit", interval_ms=MINUTE_MS, **options)
-        feeds.append(feed)
-        return feed
+        client = open_redis(url, env=options["env"], timeout_sec=timeout_sec)
+        clients.append(client)
+        return RedisHashFeed(client, symbols, exchange="bybit", interval_ms=MINUTE_MS, **options)
 
-    return make
+    yield make
+    for client in clients:
+        client.close()
 
 
 def put(server: RedisServer, symbol: str = "BTCUSDT", env: str = "dev", **fields: Any) -> None:
@@ -327,50 +324,6 @@ def test_a_wrong_password_shows_nothing_of_it(server: RedisServer, make: Any) ->
     said = notice + feed.description
     assert "hunter2" not in said and "someone" not in said
     assert feed.description.startswith(f"redis:127.0.0.1:{server.port}/3 ")
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://u:hunter2@host/0",
-        "redis://:hun/ter2@host/0",
-        "redis://:hunter2#x@host/0",
-        "redis://:hunter2?x@host/0",
-        "redis://u:hunter2@host:port/0",
-        "redis://u:hunter2@host/0?hunter2_option=1",
-        "redis://u:hunter2@host/0?db=hunter2",
-        "redis://u:hunter2@" + "a" * 70 + "/0",
-        "hunter2",
-        "",
-    ],
-)
-def test_a_malformed_url_is_refused_without_showing_it(make: Any, url: str) -> None:
-    with pytest.raises(BadInput) as refused:
-        make(url)
-    error: BaseException | None = refused.value
-    assert "hunter2@" not in str(error) and "u:" not in str(error)
-    assert error is not None and error.__suppress_context__
-
-
-def test_options_of_the_url_dont_lengthen_the_timeout(server: RedisServer, make: Any) -> None:
-    with TcpProxy(server.port, mode="stall") as proxy:
-        options = "socket_timeout=60&retry_on_timeout=true&health_check_interval=1&protocol=3"
-        feed = make(f"redis://127.0.0.1:{proxy.port}/0?{options}")
-        began = time.monotonic()
-        assert collect(feed).symbols == {}
-        assert time.monotonic() - began < 5
-        assert proxy.accepted == 1
-
-
-def test_closing_leaves_no_thread(server: RedisServer, make: Any) -> None:
-    before = threading.active_count()
-    feed = make(server.url)
-    collect(feed)
-    feed.close()
-    for thread in threading.enumerate():
-        if thread.name.startswith("redis-feed"):
-            thread.join(5)
-    assert threading.active_count() <= before
 
 
 def test_a_hash_written_just_before_it_is_read_is_none_of_the_future(

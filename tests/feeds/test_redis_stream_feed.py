@@ -24,6 +24,7 @@ from feeds.aggregation import Aggregator
 from feeds.base import LiveFeed
 from feeds.redis_stream import RedisStreamFeed, resume_windows
 from feeds.samples import Fill, MalformedSample, parse_message
+from redis_link.client import BoundedRedis, open_redis
 
 INTERVAL_MS = 10_000
 LATENESS_MS = 2_000
@@ -54,17 +55,24 @@ def server(module_server: RedisServer) -> RedisServer:
 
 @pytest.fixture
 def make() -> Iterator[Any]:
-    """Return a function that makes a feed, closed when the test ends."""
-    made: list[LiveFeed] = []
+    """Return a function that makes a feed with a client of its own, closed when the test ends."""
+    clients: list[BoundedRedis] = []
 
-    def make(url: str, resume: Sequence[tuple[int, str]] = (), **options: Any) -> RedisStreamFeed:
-        feed = RedisStreamFeed(url, KEY, SYMBOLS, interval_ms=INTERVAL_MS, resume=resume, **options)
-        made.append(feed)
-        return feed
+    def make(
+        url: str,
+        resume: Sequence[tuple[int, str]] = (),
+        symbols: Sequence[str] = SYMBOLS,
+        timeout_sec: float = 0.5,
+        **options: Any,
+    ) -> RedisStreamFeed:
+        options.setdefault("interval_ms", INTERVAL_MS)
+        client = open_redis(url, env="dev", timeout_sec=timeout_sec)
+        clients.append(client)
+        return RedisStreamFeed(client, KEY, symbols, resume=resume, **options)
 
     yield make
-    for feed in made:
-        feed.close()
+    for client in clients:
+        client.close()
 
 
 def fill(ts_ms: int, symbol: str = "BTCUSDT", price: float = 100.0, **more: str) -> dict[str, str]:
@@ -540,7 +548,7 @@ def test_real_fills_give_the_windows_of_one_aggregation(
     expected = [once.close(start_ms, now_ms=starts[-1] + minute_ms) for start_ms in starts]
 
     recorded: Recorded = []
-    feed = RedisStreamFeed(server.url, KEY, symbols, interval_ms=minute_ms)
+    feed: RedisStreamFeed = make(server.url, symbols=symbols, interval_ms=minute_ms)
     client, waiting, got = server.client(), deque(rows), []
     for start_ms in starts:
         end_ms = start_ms + minute_ms
@@ -551,13 +559,9 @@ def test_real_fills_give_the_windows_of_one_aggregation(
                 pipeline.xadd(KEY, fields, id=f"{row['ts']}-*")
             pipeline.execute()
         if restarts:
-            feed.close()
-            feed = RedisStreamFeed(
-                server.url, KEY, symbols, interval_ms=minute_ms, resume=recorded[-8:]
-            )
+            feed = make(server.url, recorded[-8:], symbols=symbols, interval_ms=minute_ms)
         got.append(feed.collect(start_ms, end_ms))
         record(recorded, got[-1])
-    feed.close()
     assert [readings.symbols for readings in got] == [readings.symbols for readings in expected]
     assert sum(count or 0 for readings in got for count in fills_of(readings).values()) == fills
     assert sum(readings.feed_counts.get("malformed", 0) for readings in got) == len(rows) - fills

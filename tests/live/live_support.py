@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -368,3 +369,33 @@ def assert_outputs_agree(folder: Path, server: LiveRedis | None, stream: str = "
         key = server.get(f"{namespace}throttle:{symbol}")
         assert key == published[f"throttle:{symbol}"]
         assert float(key) == throttle
+
+
+class BlackHole(threading.Thread):
+    """A server that accepts every connection and never says a word."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.accepted = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._clients: list[socket.socket] = []
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._clients.append(self._listener.accept()[0])
+                self.accepted += 1
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self.join()
+        for sock in (self._listener, *self._clients):
+            sock.close()

@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 from live_support import (
     DRIVER,
+    BlackHole,
     LiveRedis,
     Run,
     artifact,
     assert_outputs_agree,
     events,
+    hash_run,
     last_version,
     let_windows_pass,
     mock_run,
     recorded,
     running_redis,
+    steady_policy,
     wait_for,
     windows,
 )
@@ -120,3 +123,20 @@ def test_a_ledger_that_breaks_while_redis_is_down_ends_the_run_all_the_same(
     with Run(tmp_path, *mock_run(server.url, "--iterations", "1")) as run:
         assert run.ended() == 0, run.output
     assert_outputs_agree(tmp_path, server)
+
+
+@pytest.mark.parametrize("feed", [(), ("--feed", "redis-stream:fills"), ("--feed", "mock://")])
+def test_a_black_hole_is_asked_once_a_window_by_feed_and_publication_together(
+    tmp_path: Path, feed: tuple[str, ...]
+) -> None:
+    with BlackHole() as hole:
+        options = hash_run(hole.url, *feed, *steady_policy(tmp_path), symbols="BTC", interval="1")
+        with Run(tmp_path, *options) as run:
+            wait_for(lambda: len(windows(tmp_path)) >= 4, "four windows")
+            asked = hole.accepted
+            assert run.stop() == 0
+        # Once at the start, once for each window up to the one under way now.
+        assert asked <= 1 + len(windows(tmp_path)) + 1, run.output
+        assert hole.accepted <= asked + 3, "what is left at the end is bounded, too"
+    assert run.output.count("Redis is down") == 1, run.output
+    assert artifact(tmp_path)["ledger"]["version"] == last_version(tmp_path)

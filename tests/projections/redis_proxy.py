@@ -31,6 +31,7 @@ class Proxy:
 
     def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
         self.mode = "pass"
+        self.accepted = 0
         self._target = ("127.0.0.1", port)
         self._context = context
         self._ends = threading.Event()
@@ -66,6 +67,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             self._sockets.append(client)
             self._begin(self._serve, client)
 

@@ -23,10 +23,10 @@ from domain.events import Event, RampProfile, StateTransitioned, TradingState
 from domain.policy import Policy
 from domain.state import State
 from domain.windows import SymbolReadings, WindowReadings
-from projections.redis_connection import BoundedRedis, open_redis
 from projections.redis_keys import LiveKeys, Publication, live_keys, publication_of
 from projections.redis_publisher import RedisPublisher
 from projections.views import LedgerPlace
+from redis_link.client import BoundedRedis, open_redis
 
 MINUTE_MS = 60_000
 BTC, ETH, SOL = "BTCUSDT", "ETHUSDT", "SOLUSDT"

@@ -16,10 +16,10 @@ from redis_proxy import Authority, proxied
 from redis_support import BTC, CRIT, KEYS, Server, Stream, connected, publishing
 
 from domain.errors import BadInput
-from projections.redis_connection import open_redis
 from projections.redis_control import set_hold
 from projections.redis_exchange import Outcome
 from projections.redis_publisher import RedisPublisher
+from redis_link.client import open_redis
 
 CANARY = "canary/p@ss:word?#1"
 QUOTED = quote(CANARY, safe="")

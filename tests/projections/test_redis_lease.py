@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from redis_proxy import proxied
-from redis_support import BTC, CRIT, KEYS, Server, Stream, publishing, wait_until
+from redis_support import BTC, CRIT, KEYS, Server, Stream, connected, publishing, wait_until
 
 from projections.redis_control import Down, Lease, LeaseHeld
 from projections.redis_exchange import Outcome
@@ -219,7 +219,8 @@ def test_a_reader_sees_nothing_stale_throughout_takeovers(server: Server) -> Non
     old: RedisPublisher | None = None
     states: dict[int, str] = {}
     for turn in range(10):
-        with publishing(server.url) as new:
+        with connected(server.url, timeout_sec=5.0) as connection:
+            new = RedisPublisher(connection, KEYS)
             if old is not None:
                 server.admin.delete(KEYS.lease)
             taken(new, f"machine {turn}")
@@ -231,7 +232,6 @@ def test_a_reader_sees_nothing_stale_throughout_takeovers(server: Server) -> Non
             assert new.publish(frozen).outcome is Outcome.ACCEPTED
             if old is not None:
                 assert old.publish(active).outcome is Outcome.FENCED
-                old.close()
             old = new
     ended.set()
     reader.join()

@@ -12,9 +12,9 @@ from redis_proxy import Authority
 from redis_support import KEYS, Stream, connected, wait_until
 
 from domain.errors import BadInput
-from projections.redis_connection import BoundedRedis, open_redis
 from projections.redis_exchange import Outcome
 from projections.redis_publisher import RedisPublisher
+from redis_link.client import BoundedRedis, open_redis
 
 REDIS_SERVER = shutil.which("redis-server")
 

@@ -10,11 +10,11 @@ import pytest
 from redis_proxy import Proxy, proxied
 from redis_support import BTC, CRIT, KEYS, Server, Stream, connected, publishing
 
-from projections.redis_connection import open_redis
 from projections.redis_control import Down, clear_hold, set_hold
 from projections.redis_exchange import Outcome, Result
 from projections.redis_keys import Publication
 from projections.redis_publisher import RedisPublisher
+from redis_link.client import BoundedRedis
 
 TIMEOUT_SEC = 0.5
 LIMIT_SEC = 1.5
@@ -28,9 +28,14 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def publisher(proxy: Proxy) -> Iterator[RedisPublisher]:
-    with publishing(proxy.url, timeout_sec=TIMEOUT_SEC) as publisher:
-        yield publisher
+def connection(proxy: Proxy) -> Iterator[BoundedRedis]:
+    with connected(proxy.url, timeout_sec=TIMEOUT_SEC) as connection:
+        yield connection
+
+
+@pytest.fixture
+def publisher(connection: BoundedRedis) -> RedisPublisher:
+    return RedisPublisher(connection, KEYS)
 
 
 def timed(publisher: RedisPublisher, publication: Publication) -> Result:
@@ -44,14 +49,19 @@ def timed(publisher: RedisPublisher, publication: Publication) -> Result:
 @pytest.mark.parametrize("mode", ["refuse", "reset", "hole", "slow"])
 @pytest.mark.parametrize("is_connected", [False, True])
 def test_an_outage_is_one_bounded_timeout_and_the_next_publication_goes_through(
-    server: Server, proxy: Proxy, publisher: RedisPublisher, mode: str, is_connected: bool
+    server: Server,
+    proxy: Proxy,
+    connection: BoundedRedis,
+    publisher: RedisPublisher,
+    mode: str,
+    is_connected: bool,
 ) -> None:
     stream = Stream().window()
     if is_connected:
         assert publisher.publish(stream.publication()).outcome is Outcome.ACCEPTED
     proxy.mode = mode
     if mode == "refuse" and is_connected:
-        publisher.close()
+        connection.close()
     for _ in range(2):
         result = timed(publisher, stream.window().publication())
         assert result.outcome is Outcome.DOWN
@@ -213,16 +223,14 @@ def test_a_server_that_refuses_to_write_is_down_and_says_why(server: Server) -> 
     assert server.admin.keys("*") == []
 
 
-def test_two_commands_in_one_exchange_share_one_timeout(server: Server, proxy: Proxy) -> None:
-    connection = open_redis(proxy.url, env="dev", timeout_sec=TIMEOUT_SEC)
-    try:
-        connection.ping()
-        proxy.mode = "hole"
-        began = time.monotonic()
-        with connection.bounded():
-            for _ in range(4):
-                with pytest.raises(Exception, match="imeout"):
-                    connection.ping()
-        assert time.monotonic() - began < LIMIT_SEC
-    finally:
-        connection.close()
+def test_two_commands_in_one_exchange_share_one_timeout(
+    proxy: Proxy, connection: BoundedRedis
+) -> None:
+    connection.ping()
+    proxy.mode = "hole"
+    began = time.monotonic()
+    with connection.bounded():
+        for _ in range(4):
+            with pytest.raises(Exception, match="imeout"):
+                connection.ping()
+    assert time.monotonic() - began < LIMIT_SEC

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import pytest
 
 from domain.errors import BadInput
-from projections.redis_connection import open_redis
-from projections.redis_url import parse_redis_url, read_url_file, redact
+from redis_link.client import open_redis
+from redis_link.url import parse_redis_url, read_url_file, redact
 
 CANARY = "canary/p@ss:word?#1"
 QUOTED = quote(CANARY, safe="")
@@ -99,6 +99,8 @@ def test_a_url_is_taken_apart() -> None:
         f"redis://u:{QUOTED}\udcff@host",
         f"redis://u:{QUOTED}@host" + "x" * 5000,
         f"redis://u:{QUOTED}@",
+        f"redis://:{CANARY}?x@host/0",
+        f"redis://u:{QUOTED}@" + "a" * 70 + ".." + "/0",
     ],
 )
 def test_no_error_tells_a_secret_of_a_url(url: str) -> None:

@@ -54,6 +54,13 @@ class RedisUrl(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"<RedisUrl {self.scheme}>"
 
+    @property
+    def place(self) -> str:
+        """Host, port and database: `127.0.0.1:6379/0`; no path, which the ledger has none of."""
+        if self.scheme == "unix":
+            return "unix socket"
+        return f"{self.options['host']}:{self.options['port']}/{self.options.get('db', 0)}"
+
 
 def parse_redis_url(url: str, *, env: str, source: str = "--redis-url") -> RedisUrl:
     """
@@ -77,6 +84,7 @@ def parse_redis_url(url: str, *, env: str, source: str = "--redis-url") -> Redis
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")
     except ValueError:
         raise _unreadable(url, source) from None
     if parts.fragment or "@" in parts.path + parts.query or (scheme != "unix" and not host):

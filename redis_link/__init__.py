@@ -1,0 +1,1 @@
+"""The one way to Redis: URLs, bounded connections, a budget of waiting. Source: DESIGN.md 3, 5."""
