@@ -1,13 +1,11 @@
 """Live feeds through `live run`: what is stale or untimed, and no sample lost or counted twice."""
 
-import contextlib
-import json
 import random
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from live_support import (
@@ -23,8 +21,7 @@ from live_support import (
     windows,
 )
 from support import GOOD
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.server import ServerConnection, serve
+from websocket_market import WebSocketMarket
 
 from domain.events import KpiObserved
 from domain.kpis import Defect, Reading
@@ -190,47 +187,6 @@ def test_a_stream_is_read_once_over_kills_and_restarts(server: LiveRedis, tmp_pa
     assert counted == sum(ts - ts % INTERVAL_MS in inside for ts in written) > 100
     assert not [observed for observed in recorded if observed.feed_counts.get("late")]
     assert_outputs_agree(tmp_path, server)
-
-
-class WebSocketMarket:
-    """A server that sends ready KPIs, samples and rubbish, and can hang up on everybody."""
-
-    def __init__(self) -> None:
-        self.connections: set[ServerConnection] = set()
-        self.accepted = 0
-        self._server = serve(self._handle, "127.0.0.1", 0)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}/kpis"
-
-    def hang_up(self) -> None:
-        for connection in list(self.connections):
-            connection.close(1012)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self.hang_up()
-        wait_for(lambda: not self.connections, "the end of every connection")
-
-    def _handle(self, connection: ServerConnection) -> None:
-        self.accepted += 1
-        self.connections.add(connection)
-        with contextlib.suppress(ConnectionClosed):
-            connection.send("{not JSON")
-            while True:
-                ts = time.time_ns() // 1_000_000
-                both = [{"ts": ts, "symbol": symbol, **GOOD} for symbol in (BTC, "DOGEUSDT")]
-                connection.send(json.dumps(both))
-                connection.send(json.dumps({"ts": ts, "symbol": ETH, **GOOD, "edge_bps": 2.875}))
-                time.sleep(0.05)
-        self.connections.discard(connection)
 
 
 def test_a_websocket_feed_is_decided_and_comes_back_after_a_hang_up(
