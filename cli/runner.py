@@ -23,6 +23,9 @@ from feeds.base import LiveFeed
 ARTIFACTS_EVERY_MS: Final = 1_000
 """How often a run that outpaces the clock renews what it puts out."""
 
+ATTEND_EVERY_MS: Final = 250
+"""How often a run that waits for nothing looks at what operators ask."""
+
 
 class Outcome(NamedTuple):
     """What a run came to: windows read, windows decided, whether a signal ended it."""
@@ -49,6 +52,7 @@ class Runner:
         self._clock = clock
         self._say = say
         self._outputs_due_ms = 0
+        self._attend_due_ms = 0
         self._unpublished: list[Event] = []
         self._decided = 0
 
@@ -84,9 +88,12 @@ class Runner:
                         break
                 windows += 1
                 self._observe(readings)
-                if self._clock.now_ms() >= self._outputs_due_ms:
+                now_ms = self._clock.now_ms()
+                if now_ms >= self._outputs_due_ms:
                     self._outputs.begin_window()
                     self._put_out()
+                if now_ms >= self._attend_due_ms:
+                    self._attend(now_ms)
             return self._end(windows)
 
     def run_live(self, feed: LiveFeed, *, iterations: int, interval_ms: int) -> Outcome:
@@ -122,20 +129,25 @@ class Runner:
             feed.poll(now_ms)
             for notice in feed.notices():
                 self._say(notice)
-            appended = self._note(self._attendant.attend(now_ms))
-            if self._attendant.ends_hold:
-                self._outputs.clear_hold()
-            if appended:
-                self._put_out()
-            self._attendant.answer()
+            self._attend(now_ms)
 
         if not self._clock.sleep_until(window + interval_ms + feed.lateness_ms, attend):
             return None
         return None if is_missed(self._clock.now_ms(), window, interval_ms) else window
 
     def _wait_until(self, time_ms: int) -> None:
-        while not self._clock.stop.is_set() and not self._clock.sleep_until(time_ms):
+        while not self._clock.stop.is_set() and not self._clock.sleep_until(time_ms, self._attend):
             pass
+
+    def _attend(self, now_ms: int) -> None:
+        """See to operators' requests; each is answered when what it led to is put out."""
+        appended = self._note(self._attendant.attend(now_ms))
+        if self._attendant.ends_hold:
+            self._outputs.clear_hold()
+        if appended:
+            self._put_out()
+        self._attendant.answer()
+        self._attend_due_ms = now_ms + ATTEND_EVERY_MS
 
     def _observe(self, readings: WindowReadings) -> None:
         now_ms = self._clock.now_ms()

@@ -20,11 +20,13 @@ from live_support import (
     events,
     let_windows_pass,
     mock_run,
+    recorded,
     running_redis,
     steady_policy,
     wait_for,
+    windows,
 )
-from support import Outcome, live
+from support import Outcome, live, row, write_jsonl
 
 from cli.override import override as override_group
 from domain.events import Override, OverrideApplied, OverrideEnded, OverrideKind
@@ -346,3 +348,33 @@ def test_every_request_says_why(tmp_path: Path) -> None:
         words = [name, *(["0.5"] if name == "cap" else ["x"] if name == "clear" else [])]
         refused = command(tmp_path, "override", *words)
         assert refused.code == 2 and "--reason" in refused.err
+
+
+def test_a_file_that_is_played_at_a_pace_hears_overrides_while_it_waits(
+    server: LiveRedis, tmp_path: Path
+) -> None:
+    file = write_jsonl(tmp_path / "kpis.jsonl", [row(0), row(1)])
+    options = ["--feed", f"file:{file}", "--ledger", "l.sqlite", "--redis-url", server.url]
+    with Run(tmp_path, *options, "--speed", "0.001") as run:
+        run.says("2 windows")
+        name = done(tmp_path, "freeze")
+        assert server.get(STATE) == "FROZEN"
+        assert applied(tmp_path) == [name]
+        assert not windows(tmp_path), "its first window takes 1,000 minutes"
+        assert run.stop() == 0
+    assert inbox_files(tmp_path) == []
+
+
+def test_a_file_that_is_played_as_fast_as_can_be_hears_overrides_between_windows(
+    tmp_path: Path,
+) -> None:
+    file = write_jsonl(tmp_path / "kpis.jsonl", [row(index) for index in range(4)])
+    options = ["run", "--feed", f"file:{file}", "--ledger", "l.sqlite"]
+    assert command(tmp_path, *options, "--iterations", "1").code == 0
+    waiting = override(tmp_path, "freeze")
+    assert waiting.code == 3
+    assert command(tmp_path, *options).code == 0
+    assert [name in waiting.err for name in applied(tmp_path)] == [True]
+    kinds = [type(record.event).__name__ for record in recorded(tmp_path)]
+    assert kinds.index("OverrideApplied") < len(kinds) - 1 - kinds[::-1].index("KpiObserved")
+    assert not listed(tmp_path)["waiting"]
