@@ -147,6 +147,11 @@ class DerivingFeed:
         """The feed's own."""
         return self._feed.lateness_ms
 
+    @property
+    def newest_ms(self) -> int | None:
+        """The feed's own."""
+        return self._feed.newest_ms
+
     def poll(self, now_ms: int) -> None:
         """Let the feed take in what has arrived."""
         self._feed.poll(now_ms)

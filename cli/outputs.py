@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
+from cli.metering import ARTIFACTS, NO_METER, REDIS, Meter
 from cli.session import Session
 from domain.commands import ReportExternalWrite, ReportFill
 from domain.errors import BadInput
@@ -37,6 +38,7 @@ class Outputs:
 
     Args:
         publisher: None where nothing is published: a dry run, or no Redis.
+        meter: what is told how far the outputs have come.
     """
 
     def __init__(
@@ -45,11 +47,17 @@ class Outputs:
         session: Session,
         artifacts: Path,
         publisher: "LedgerPublisher | None",
+        meter: Meter = NO_METER,
     ) -> None:
         self._ledger = ledger
         self._session = session
         self._artifacts = artifacts
         self._publisher = publisher
+        self._meter = meter
+        meter.add_projection(ARTIFACTS)
+        if publisher is not None:
+            meter.add_projection(REDIS)
+            meter.redis_answered(publisher.is_up)
         self._failure: BadInput | None = None
         self._notices: list[str] = []
 
@@ -128,6 +136,7 @@ class Outputs:
                 self._notices.append(f"{failure}; decisions go on without the artifacts")
             self._failure = failure
         else:
+            self._meter.projected(ARTIFACTS, self._session.stream.version)
             if self._failure is not None:
                 self._notices.append("the artifacts are written again")
             self._failure = None
@@ -142,6 +151,8 @@ class Outputs:
             foreign = publisher.publish(
                 self._ledger, self._session.stream, events, now_ms=now_ms, acknowledged=known
             )
+            self._meter.redis_answered(publisher.is_up)
+            self._meter.projected(REDIS, publisher.accepted_version)
             new = [write for write in foreign if write not in known]
             known += new
             events = [

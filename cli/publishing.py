@@ -48,6 +48,10 @@ class LedgerPublisher:
 
     Args:
         client: the run's own, which it shares with a feed and closes itself.
+
+    Attributes:
+        is_up: whether the server answered when it was last asked.
+        accepted_version: the last version of this run that it took; 0 if none yet.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class LedgerPublisher:
         self._last: Publication | None = None
         self._owes = False
         self._frozen_since_ms: dict[str, int] = {}
+        self.is_up = False
+        self.accepted_version = 0
 
     def take_over(self, state: State, *, interval_ms: int, now_ms: int) -> Standing:
         """
@@ -95,6 +101,7 @@ class LedgerPublisher:
         worse = TradingState.ACTIVE
         if isinstance(published, Published) and published.state is not None and not state.symbols:
             worse = published.state
+        self.is_up = not isinstance(taken, Down)
         self._remember_token()
         return Standing(worse, self._redis.fencing_token)
 
@@ -132,9 +139,11 @@ class LedgerPublisher:
         )
         result = self._redis.publish(self._last, acknowledged=acknowledged)
         self._owes = result.outcome is Outcome.DOWN
+        self.is_up = result.outcome is not Outcome.DOWN
         self._judge(result)
         self._remember_token()
         if result.outcome is Outcome.ACCEPTED:
+            self.accepted_version = self._last.version
             self._note_frozen(self._last, now_ms)
         return result.foreign
 

@@ -11,6 +11,7 @@ import click
 
 from cli.clock import SystemClock
 from cli.feeding import check_source
+from cli.metering import listening
 from cli.options import (
     DEFAULT_ENV,
     DEFAULT_EXCHANGE,
@@ -21,7 +22,14 @@ from cli.options import (
     live_option,
     redis_url_options,
 )
-from cli.run_options import DEFAULT_KPI_KEY, TTL_SEC_MAX, FeedOptions, RedisOptions, RunOptions
+from cli.run_options import (
+    DEFAULT_KPI_KEY,
+    TTL_SEC_MAX,
+    FeedOptions,
+    MetricsOptions,
+    RedisOptions,
+    RunOptions,
+)
 from cli.running import check_options, execute
 from cli.secrets import hide_arguments, redis_url_of
 from cli.texts import interval_ms_of, seconds_ms_of, split_symbols, warn
@@ -119,6 +127,17 @@ MOCK_FEED: Final = "mock://healthy"
     show_default=True,
     help="What Redis holds when the run has ended.",
 )
+@live_option(
+    "--metrics-port",
+    type=click.IntRange(min=0, max=65_535),
+    help="Serve /metrics for Prometheus on this port; 0 for one that is free. [default: off]",
+)
+@live_option(
+    "--metrics-address",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address that /metrics is served on, to whoever can reach it.",
+)
 @live_option("--adopt", is_flag=True, help="Take another ledger's Redis keys over.")
 @live_option("--quiet", is_flag=True, help="Don't tell what happened window by window.")
 def run(symbols: str | None, ledger: str | None, iterations: int | None, **given: Any) -> None:
@@ -142,6 +161,7 @@ def run(symbols: str | None, ledger: str | None, iterations: int | None, **given
         key=stream_key(env, given["exchange"], dry_run=given["dry_run"]),
         feed=feed,
         redis=None if url is None else _redis_options(given, url),
+        metrics=_metrics_options(given),
         location=parse_location(_default_ledger(is_fresh) if ledger is None else ledger),
         is_fresh=is_fresh,
         artifacts=given["artifacts"],
@@ -157,11 +177,14 @@ def run(symbols: str | None, ledger: str | None, iterations: int | None, **given
     prepare_folder(options.artifacts)
     prepare_folder(options.location.path.parent, option="--ledger")
     clock = SystemClock()
-    with StreamLock(options.location, str(options.key), now_ms=clock.now_ms()) as lock:
+    with (
+        StreamLock(options.location, str(options.key), now_ms=clock.now_ms()) as lock,
+        listening(options.metrics) as metrics_server,
+    ):
         if options.is_fresh:
             remove_ledger(options.location.path)
         with Ledger.open(options.location) as opened:
-            execute(options, opened, lock, clock)
+            execute(options, opened, lock, clock, metrics_server)
 
 
 def _feed_options(given: dict[str, Any], redis_url: str | None) -> FeedOptions:
@@ -183,6 +206,11 @@ def _feed_options(given: dict[str, Any], redis_url: str | None) -> FeedOptions:
 
 def _default_ledger(is_fresh: bool) -> str:
     return MOCK_LEDGER if is_fresh else DEFAULT_LEDGER
+
+
+def _metrics_options(given: dict[str, Any]) -> MetricsOptions | None:
+    port = given["metrics_port"]
+    return None if port is None else MetricsOptions(port, given["metrics_address"])
 
 
 def _redis_options(given: dict[str, Any], url: str) -> RedisOptions:

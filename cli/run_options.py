@@ -68,12 +68,20 @@ class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
     adopt: bool = False
 
 
+class MetricsOptions(msgspec.Struct, frozen=True):
+    """Where metrics are served; port 0 is one that is free."""
+
+    port: int
+    address: str
+
+
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """All of it; what is None continues as in the ledger."""
 
     key: StreamKey
     feed: FeedOptions
     redis: RedisOptions | None
+    metrics: MetricsOptions | None = None
     location: LedgerLocation
     is_fresh: bool
     artifacts: Path

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from cli.account import count_decided, tell
 from cli.attendant import Attendant
 from cli.clock import SystemClock, due_window, is_missed, window_at
+from cli.metering import NO_METER, Meter
 from cli.outputs import Outputs
 from cli.session import Session
 from domain.commands import ObserveClock
@@ -45,12 +46,14 @@ class Runner:
         attendant: Attendant,
         clock: SystemClock,
         say: Callable[[str], None],
+        meter: Meter = NO_METER,
     ) -> None:
         self._session = session
         self._outputs = outputs
         self._attendant = attendant
         self._clock = clock
         self._say = say
+        self._meter = meter
         self._outputs_due_ms = 0
         self._attend_due_ms = 0
         self._unpublished: list[Event] = []
@@ -87,11 +90,13 @@ class Runner:
                     if self._clock.stop.is_set():
                         break
                 windows += 1
-                self._observe(readings)
-                now_ms = self._clock.now_ms()
-                if now_ms >= self._outputs_due_ms:
-                    self._outputs.begin_window()
-                    self._put_out()
+                self._meter.sampled(readings.start_ms + interval_ms)
+                with self._meter.window():
+                    self._observe(readings)
+                    now_ms = self._clock.now_ms()
+                    if now_ms >= self._outputs_due_ms:
+                        self._outputs.begin_window()
+                        self._put_out()
                 if now_ms >= self._attend_due_ms:
                     self._attend(now_ms)
             return self._end(windows)
@@ -110,10 +115,13 @@ class Runner:
                 if window is None:
                     continue
                 windows += 1
-                if self._outputs.begin_window():
+                with self._meter.window():
+                    if self._outputs.begin_window():
+                        self._put_out()
+                    readings = feed.collect(window, window + interval_ms)
+                    self._meter.sampled(feed.newest_ms)
+                    self._observe(readings)
                     self._put_out()
-                self._observe(feed.collect(window, window + interval_ms))
-                self._put_out()
                 self._session.snapshot_if_due()
             return self._end(windows)
 

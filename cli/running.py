@@ -18,6 +18,7 @@ from cli.account import tell_cause
 from cli.attendant import Attendant
 from cli.clock import SystemClock
 from cli.feeding import check_mock, open_live, open_series, past_windows
+from cli.metering import open_meter
 from cli.outputs import Outputs
 from cli.run_options import RunOptions
 from cli.runner import Outcome, Runner
@@ -35,6 +36,7 @@ from ledger.lock import StreamLock
 
 if TYPE_CHECKING:
     from cli.publishing import LedgerPublisher
+    from projections.metrics_server import MetricsServer
     from redis_link.client import BoundedRedis
 
 DEFAULT_SYMBOLS: Final = ("BTCUSDT",)
@@ -64,7 +66,13 @@ def check_options(options: RunOptions) -> None:
         raise BadInput(f"--ledger: expected a regular file with one name, was {path}")
 
 
-def execute(options: RunOptions, ledger: Ledger, lock: StreamLock, clock: SystemClock) -> None:
+def execute(
+    options: RunOptions,
+    ledger: Ledger,
+    lock: StreamLock,
+    clock: SystemClock,
+    metrics_server: "MetricsServer | None" = None,
+) -> None:
     """Put the run together, drive it, and say what it came to."""
     stream = ledger.stream(str(options.key))
     series = open_series(options, stream.state)
@@ -93,12 +101,14 @@ def execute(options: RunOptions, ledger: Ledger, lock: StreamLock, clock: System
         assert feed is not None
         publisher = _open_publisher(options, lock, client)
         session = _begin(options, ledger, stream, feed, adopt, publisher, interval_ms, clock)
+        meter = open_meter(metrics_server, ledger, session, adopt, clock)
         runner = Runner(
             session,
-            Outputs(ledger, session, options.artifacts, publisher),
+            Outputs(ledger, session, options.artifacts, publisher, meter),
             Attendant(session, ledger, Inbox(options.location, stream.id)),
             clock,
             _mute if options.quiet else _say,
+            meter,
         )
         with _stopped_by_signals(clock):
             if series is not None:

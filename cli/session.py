@@ -5,7 +5,7 @@ A run's `RunStarted`, and the policy that it adopts, are appended with its first
 that a run which brings nothing new leaves the ledger as it is. Source: DESIGN.md section 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -23,6 +23,9 @@ from domain.events import Event
 from domain.windows import NOTHING, WindowReadings, content_hash
 from ledger.application import SNAPSHOT_EVERY_VERSIONS, Ledger, StreamState
 
+Watcher = Callable[[StreamState, Sequence[Event], int], None]
+"""What is told of an append: the stream after it, its events, and when it was, in ms UTC."""
+
 
 class Session:
     """
@@ -36,13 +39,18 @@ class Session:
         self, ledger: Ledger, stream: StreamState, start: StartRun, adoption: AdoptPolicy
     ) -> None:
         self.stream = stream
+        self.start = start
         self.is_started = False
         self._ledger = ledger
-        self._start = start
+        self._watchers: list[Watcher] = []
         self._adoption: AdoptPolicy | None = adoption
         self._recorded = RecordedWindows(ledger, stream.id)
         self._snapshot_version = stream.version
         self._decide([start, replace(adoption, window=stream.state.next_window or 0)])
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have a watcher called after each append, in the order of the appends."""
+        self._watchers.append(watcher)
 
     def is_new(self, window: int) -> bool:
         """Return whether the ledger doesn't account for a window yet."""
@@ -75,7 +83,7 @@ class Session:
     def stop(self, reason: str, *, at_ms: int) -> None:
         """Append the run's end, if the run was begun."""
         if self.is_started:
-            stop = StopRun(run_id=self._start.run_id, reason=reason, at_ms=at_ms)
+            stop = StopRun(run_id=self.start.run_id, reason=reason, at_ms=at_ms)
             self._append([stop], at_ms)
 
     def snapshot_if_due(self) -> None:
@@ -110,10 +118,12 @@ class Session:
         return self._append([command], decided_at_ms)
 
     def _append(self, commands: Sequence[Command], decided_at_ms: int) -> list[Event]:
-        begin = [] if self.is_started else [self._start]
+        begin = [] if self.is_started else [self.start]
         events = self._decide([*begin, *commands])
         self.stream = self._ledger.append(self.stream, events, decided_at_ms=decided_at_ms)
         self.is_started = True
+        for watch in self._watchers:
+            watch(self.stream, events, decided_at_ms)
         return events
 
     def _decide(self, commands: Sequence[Command]) -> list[Event]:

@@ -1,7 +1,8 @@
 """
 Write the generated docs, or with `--check` see whether they are up to date.
 
-`docs/cli.md` is made from the commands themselves, so that it can't say anything else than they do.
+`docs/cli.md` is made from the commands themselves, and `docs/metrics.md` from the catalogue that
+`/metrics` is made from, so that they can't say anything else than what is.
 """
 
 import sys
@@ -10,8 +11,13 @@ from pathlib import Path
 import click
 
 from cli.main import live
+from projections.metrics_catalogue import GROUPS, Metric
 
 DOCS = Path(__file__).parent
+
+METRICS_HEADING = """\
+| metric | type | unit | labels | meaning | before the first window |
+|---|---|---|---|---|---|"""
 
 
 def cli_reference() -> str:
@@ -32,9 +38,19 @@ def cli_reference() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def metrics_reference() -> str:
+    """Return the reference of every metric, as Markdown, after the page that introduces it."""
+    introduction = (DOCS / "metrics_introduction.md").read_text(encoding="utf-8")
+    parts = [introduction.rstrip()]
+    for group in GROUPS:
+        rows = "\n".join(map(_row, group.metrics))
+        parts.append(f"## {group.title}\n\n{METRICS_HEADING}\n{rows}")
+    return "\n\n".join(parts) + "\n"
+
+
 def generated() -> dict[Path, str]:
     """Return every generated file's content."""
-    return {DOCS / "cli.md": cli_reference()}
+    return {DOCS / "cli.md": cli_reference(), DOCS / "metrics.md": metrics_reference()}
 
 
 def main() -> None:
@@ -52,6 +68,12 @@ def main() -> None:
     for path in stale:
         path.write_text(generated()[path], encoding="utf-8")
         print(f"written: {path.name}")
+
+
+def _row(metric: Metric) -> str:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    cells = (f"`{metric.name}`", metric.kind, metric.unit, labels, metric.text, metric.first)
+    return f"| {' | '.join(cells)} |"
 
 
 def _help(title: str, text: str) -> str:

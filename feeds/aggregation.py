@@ -89,11 +89,17 @@ class Aggregator:
         self._next_index = 0
         self._store = BucketStore(limits)
         self._past_fills: dict[int, dict[str, FillSums]] = {}
+        self._newest_ms = -1
 
     @property
     def held_items(self) -> int:
         """How many buckets, sums and latencies are held: what memory is proportional to."""
         return self._store.held_items + sum(map(len, self._past_fills.values()))
+
+    @property
+    def newest_ms(self) -> int | None:
+        """The latest `ts` of all samples up to the last window closed; None without any."""
+        return None if self._newest_ms < 0 else self._newest_ms
 
     def has_raw(self, symbol: str) -> bool:
         """Return whether there were raw samples of it in the lookback of the last closed window."""
@@ -131,6 +137,8 @@ class Aggregator:
         else:
             assert_never(sample)
         bucket.samples += 1
+        if sample.ts_ms > bucket.newest_ms:  # noqa: PLR1730 - a call costs more, and this is per fill
+            bucket.newest_ms = sample.ts_ms
 
     def advance(self, start_ms: int) -> None:
         """
@@ -192,6 +200,8 @@ class Aggregator:
         on_time_ms = start_ms + self._interval_ms + self._lateness_ms
         until_ms = on_time_ms if now_ms is None else max(on_time_ms, now_ms)
         self._counts["future"] += self._store.drop_after(self._key(until_ms))
+        # What is left may lie in the same part and still be ahead of the clock by a little.
+        self._newest_ms = max(self._newest_ms, min(self._store.newest_ms, until_ms))
         return WindowReadings(
             start_ms=start_ms,
             symbols=symbols,
@@ -214,6 +224,7 @@ class Aggregator:
     def _add_behind(self, sample: Sample, key: int) -> None:
         """Take in a sample of a window that is closed (it is late) or skipped."""
         index = key // 2
+        self._newest_ms = max(self._newest_ms, sample.ts_ms)
         if index <= self._closed_index:
             self._counts["late"] += 1
         else:
@@ -226,6 +237,7 @@ class Aggregator:
     def _leave_behind(self, key: int, symbol: str, bucket: Bucket) -> None:
         """Keep of a bucket what later windows need."""
         index = key // 2
+        self._newest_ms = max(self._newest_ms, bucket.newest_ms)
         self._levels[symbol].take_bucket(bucket, index)
         if bucket.fills is not None:
             self._past_fills.setdefault(key, {})[symbol] = bucket.fills

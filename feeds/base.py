@@ -74,6 +74,15 @@ class LiveFeed(Feed, Protocol):
         """How long after a window's end its samples are still waited for."""
         ...
 
+    @property
+    def newest_ms(self) -> int | None:
+        """
+        The newest sample's own time as of the last window collected; None before the first.
+
+        What is malformed, of another symbol, or stamped later than now, is no sample here.
+        """
+        ...
+
     def poll(self, now_ms: int) -> None:
         """Take in what has arrived by now; called every so often while a window passes."""
         ...

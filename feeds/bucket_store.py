@@ -69,6 +69,12 @@ class BucketStore:
         self._latency_count += 1
         return True
 
+    @property
+    def newest_ms(self) -> int:
+        """The latest `ts` of what is held; -1 without any."""
+        buckets = (bucket for part in self._parts.values() for bucket in part.values())
+        return max((bucket.newest_ms for bucket in buckets), default=-1)
+
     def take(self, key: int) -> dict[str, Bucket]:
         """Return the buckets of a part, and hold them no more."""
         part = self._parts.pop(key, {})

@@ -79,6 +79,7 @@ class Bucket:
 
     Attributes:
         samples: how many are in it, of any kind.
+        newest_ms: the latest `ts` among them; -1 without any.
         fills: their sums; None without fills.
         ready: the last ready KPIs by `ts`.
         position: the last position by `ts`.
@@ -89,12 +90,13 @@ class Bucket:
     """
 
     __slots__ = (
-        "fills", "is_overfull", "last_buy", "last_sell", "latencies", "peak", "position", "ready",
-        "samples",
+        "fills", "is_overfull", "last_buy", "last_sell", "latencies", "newest_ms", "peak",
+        "position", "ready", "samples",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.samples = 0
+        self.newest_ms = -1
         self.fills: FillSums | None = None
         self.ready: KpiSample | None = None
         self.position: Position | None = None

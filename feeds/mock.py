@@ -125,6 +125,7 @@ class MockFeed:
         self._symbols = check_symbols(symbols, source="--symbols")
         self._interval_ms = check_interval(interval_ms, source="--interval-sec")
         self._origin_ms = origin_ms
+        self._newest_ms: int | None = None
 
     @property
     def description(self) -> str:
@@ -133,11 +134,11 @@ class MockFeed:
 
     def collect(self, start_ms: int, end_ms: int) -> WindowReadings:
         """Return the window that starts at `start_ms`, whatever has been asked for before."""
-        del end_ms  # The interval is known; the contract has it for feeds that listen.
         index = (start_ms - self._origin_ms) // self._interval_ms
         phase = SCENARIOS[self._name].phase_at(index)
         if phase.silent:
             return WindowReadings(start_ms=start_ms)
+        self._newest_ms = end_ms
         troubled = self._symbols[0]
         readings = {
             symbol: self._readings(symbol, index, phase.ranges if symbol == troubled else {})
@@ -149,6 +150,11 @@ class MockFeed:
     def lateness_ms(self) -> int:
         """Return 0: a mock market is never late."""
         return 0
+
+    @property
+    def newest_ms(self) -> int | None:
+        """The end of the last window that wasn't silent."""
+        return self._newest_ms
 
     def poll(self, now_ms: int) -> None:
         """Do nothing: there is nothing to take in."""

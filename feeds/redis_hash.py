@@ -91,6 +91,7 @@ class RedisHashFeed:
         self._notices = Notices(f"Redis at {self._redis.place}")
         self._counts: Counter[str] = Counter()
         self._latest_ms = 0
+        self._newest_ms: int | None = None
 
     @property
     def description(self) -> str:
@@ -101,6 +102,11 @@ class RedisHashFeed:
     def lateness_ms(self) -> int:
         """How long after a window's end its hashes are still waited for."""
         return self._lateness_ms
+
+    @property
+    def newest_ms(self) -> int | None:
+        """The latest `ts` of a hash with a number in it; an untimed one has no time."""
+        return self._newest_ms
 
     def poll(self, now_ms: int) -> None:
         """Do nothing: only the latest values count, and only when the window is over."""
@@ -166,7 +172,8 @@ class RedisHashFeed:
         }
         if not kpis:
             return NOTHING
-        defect = self._defect_of_age(key, row.get("ts"), end_ms)
+        is_sample = any(not isinstance(reading, Defect) for reading in kpis.values())
+        defect = self._defect_of_age(key, row.get("ts"), end_ms, is_sample=is_sample)
         if defect is not None:
             return SymbolReadings(kpis=dict.fromkeys(kpis, defect))
         return SymbolReadings(
@@ -175,7 +182,9 @@ class RedisHashFeed:
             fills=self._whole(key, "fills", row),
         )
 
-    def _defect_of_age(self, key: str, ts: str | None, end_ms: int) -> Defect | None:
+    def _defect_of_age(
+        self, key: str, ts: str | None, end_ms: int, *, is_sample: bool
+    ) -> Defect | None:
         if ts is None:
             return self._defect_of_untimed(key)
         try:
@@ -187,6 +196,8 @@ class RedisHashFeed:
             problem = f"{(ts_ms - end_ms) / 1000:g} s after the window's end"
             self._malformed("future", f"{key} ts: {format_time(ts_ms)} is {problem}")
             return Defect.MALFORMED
+        if is_sample and (self._newest_ms is None or ts_ms > self._newest_ms):
+            self._newest_ms = ts_ms
         if end_ms - ts_ms > self._max_age_ms:
             self._counts["stale"] += 1
             return Defect.STALE

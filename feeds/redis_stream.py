@@ -113,6 +113,11 @@ class RedisStreamFeed:
         """How long after a window's end its samples are still waited for."""
         return self._lateness_ms
 
+    @property
+    def newest_ms(self) -> int | None:
+        """The latest `ts` up to the last window collected; None without any."""
+        return self._aggregator.newest_ms
+
     def poll(self, now_ms: int) -> None:
         """Read what is there by now, for a moment at most."""
         under_way_ms = now_ms - now_ms % self._interval_ms

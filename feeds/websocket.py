@@ -103,6 +103,11 @@ class WebSocketFeed:
         """How long after a window's end its samples are still waited for."""
         return self._lateness_ms
 
+    @property
+    def newest_ms(self) -> int | None:
+        """The latest `ts` up to the last window collected; None without any."""
+        return self._aggregator.newest_ms
+
     def poll(self, now_ms: int) -> None:  # noqa: ARG002
         """Take in what was heard by now."""
         mail = self._mailbox.take()

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "profiles": {"msgspec", "domain"},
     "ledger": {"msgspec", "eventsourcing", "domain"},
     "feeds": {"msgspec", "pyarrow", "redis", "websockets", "domain", "redis_link"},
-    "projections": {"msgspec", "redis", "domain", "ledger", "redis_link"},
+    "projections": {"msgspec", "prometheus_client", "redis", "domain", "ledger", "redis_link"},
     "redis_link": {"msgspec", "redis", "domain"},
     "replay": {"msgspec", "domain", "ledger"},
     "cli": THIRD_PARTY | OWN - {"tools"},
