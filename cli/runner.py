@@ -86,6 +86,7 @@ class Runner:
                 self._observe(readings)
                 if self._clock.now_ms() >= self._outputs_due_ms:
                     self._put_out()
+                self._session.snapshot_if_due()
             return self._end(windows)
 
     def run_live(self, feed: LiveFeed, *, iterations: int, interval_ms: int) -> Outcome:
