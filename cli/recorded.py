@@ -5,7 +5,8 @@ Looking up what the ledger already holds of a window, without holding it all in 
 from typing import Final, NamedTuple
 
 from domain.events import KpiObserved, LateWindowObserved
-from ledger.application import READ_BATCH, Ledger
+from ledger.application import Ledger
+from ledger.event_stores import READ_BATCH
 from ledger.reading import first_version_from
 
 PAGE: Final = READ_BATCH

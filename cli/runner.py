@@ -99,6 +99,7 @@ class Runner:
                         self._put_out()
                 if now_ms >= self._attend_due_ms:
                     self._attend(now_ms)
+                self._session.snapshot_if_due()
             return self._end(windows)
 
     def run_live(self, feed: LiveFeed, *, iterations: int, interval_ms: int) -> Outcome:

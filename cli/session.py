@@ -21,7 +21,8 @@ from domain.commands import (
 from domain.controller import decide, fold
 from domain.events import Event
 from domain.windows import NOTHING, WindowReadings, content_hash
-from ledger.application import SNAPSHOT_EVERY_VERSIONS, Ledger, StreamState
+from ledger.application import Ledger, StreamState
+from ledger.snapshots import is_in_later_block
 
 Watcher = Callable[[StreamState, Sequence[Event], int], None]
 """What is told of an append: the stream after it, its events, and when it was, in ms UTC."""
@@ -46,6 +47,7 @@ class Session:
         self._adoption: AdoptPolicy | None = adoption
         self._recorded = RecordedWindows(ledger, stream.id)
         self._snapshot_version = stream.version
+        self._missing_snapshots = ledger.fill_in_snapshots(stream.id, up_to=stream.version)
         self._decide([start, replace(adoption, window=stream.state.next_window or 0)])
 
     def watch(self, watcher: Watcher) -> None:
@@ -87,9 +89,15 @@ class Session:
             self._append([stop], at_ms)
 
     def snapshot_if_due(self) -> None:
-        """Store the fold if many events came since; called between windows, never in one."""
-        if self.stream.version - self._snapshot_version >= SNAPSHOT_EVERY_VERSIONS:
+        """
+        Store the fold if a block of versions is over, else one that earlier runs didn't store.
+
+        Called between windows, never in one.
+        """
+        if is_in_later_block(self.stream.version, self._snapshot_version):
             self.snapshot()
+        else:
+            next(self._missing_snapshots, None)
 
     def snapshot(self) -> None:
         """Store the fold, if anything came since the last one."""

@@ -10,8 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, pairwise
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import msgspec
 from eventsourcing.application import AggregateNotFoundError, Application, Repository
@@ -23,7 +22,6 @@ from eventsourcing.persistence import (
     Mapper,
     Notification,
     PersistenceError,
-    StoredEvent,
 )
 from eventsourcing.utils import Environment, EnvType
 from msgspec.structs import replace
@@ -32,12 +30,11 @@ from domain.controller import evolve
 from domain.errors import AnotherWriter, LedgerDamaged
 from domain.events import Event
 from domain.state import FOLD_VERSION, State
-from ledger.codec import LedgerMapper, Record, Row, Snapshot, Superseded
+from ledger.codec import LedgerMapper, Record, Snapshot, Superseded
+from ledger.event_stores import READ_BATCH, BatchedEventStore, EventsToFold
 from ledger.location import LedgerLocation
+from ledger.snapshots import SNAPSHOT_EVERY_VERSIONS, FoldSnapshots
 from ledger.sqlite import LedgerFactory, LedgerRecorder
-
-READ_BATCH: Final = 2_000
-SNAPSHOT_EVERY_VERSIONS: Final = 2_000
 
 
 class StreamState(msgspec.Struct, frozen=True):
@@ -158,6 +155,39 @@ class Ledger(Application[str]):
         with self._told_as_damage():
             yield from cast("Iterator[Record]", self.events.get(stream_id, gt=after, lte=up_to))
 
+    def placed_records(
+        self,
+        stream_id: str,
+        *,
+        after: int = 0,
+        up_to: int | None = None,
+        kinds: Sequence[type] = (),
+        backwards: bool = False,
+    ) -> Iterator[Record]:
+        """
+        Yield the stream's records with their positions, in batches.
+
+        Args:
+            after: of the versions after this one,
+            up_to: up to this one.
+            kinds: only these events; the others aren't even decoded. All if there is none.
+            backwards: from the last version on.
+        """
+        low, high = after, up_to
+        while True:
+            with self._told_as_damage():
+                stored = self._recorder.select_placed(
+                    stream_id, gt=low, lte=high, topics=self._mapper.names_of(kinds),
+                    desc=backwards, limit=READ_BATCH,
+                )  # fmt: skip
+                yield from map(self._mapper.to_record, stored)
+            if len(stored) < READ_BATCH:
+                return
+            if backwards:
+                high = stored[-1].originator_version - 1
+            else:
+                low = stored[-1].originator_version
+
     def page(self, stream_id: str, *, after: int, limit: int) -> list[Record]:
         """Return at most so many of the stream's records after a version."""
         with self._told_as_damage():
@@ -194,8 +224,24 @@ class Ledger(Application[str]):
             state=stream.state,
         )
         with self._told_as_damage():
-            assert self.snapshots is not None
-            self.snapshots.put([cast("DomainEventProtocol[str]", snapshot)])
+            self._snapshots.put([cast("DomainEventProtocol[str]", snapshot)])
+
+    def fill_in_snapshots(self, stream_id: str, *, up_to: int) -> Iterator[int]:
+        """
+        Take the snapshots that whole blocks of versions up to a version lack; yield each's version.
+
+        Each step folds two blocks at most. It is for a ledger whose runs didn't take them: an
+        older program's, or one whose snapshots are of another version of the fold.
+        """
+        for end in range(SNAPSHOT_EVERY_VERSIONS, up_to + 1, SNAPSHOT_EVERY_VERSIONS):
+            if self._newest_snapshot(stream_id, up_to=end - 1) < end - SNAPSHOT_EVERY_VERSIONS:
+                self.take_state_snapshot(self.stream(stream_id, version=end - 1))
+                yield end - 1
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What was passed over while reading: damaged snapshots, which cost nothing but time."""
+        return tuple(f"{told}; it was ignored" for told in self._snapshots.damaged.values())
 
     # What the library calls to put the application together.
 
@@ -215,20 +261,30 @@ class Ledger(Application[str]):
 
     def construct_event_store(self) -> EventStore[str]:
         """Return an event store that reads in batches."""
-        return _BatchedEventStore(self.mapper, self.recorder)
+        return BatchedEventStore(self.mapper, self.recorder)
 
     def construct_repository(self) -> Repository[str]:
         """Return a repository that folds from the last snapshot on."""
-        events = _EventsToFold(self.mapper, self.recorder)
+        events = EventsToFold(self.mapper, self.recorder)
         return Repository(events, snapshot_store=self.snapshots)
 
     def construct_snapshot_store(self) -> EventStore[str]:
         """Return a store that gives only snapshots of this version of the fold."""
-        return _FoldSnapshots(self.mapper, self.factory.aggregate_recorder(purpose="snapshots"))
+        return FoldSnapshots(self._mapper, self.factory.aggregate_recorder(purpose="snapshots"))
 
     @property
     def _recorder(self) -> LedgerRecorder:
         return cast("LedgerRecorder", self.recorder)
+
+    @property
+    def _snapshots(self) -> FoldSnapshots:
+        return cast("FoldSnapshots", self.snapshots)
+
+    def _newest_snapshot(self, stream_id: str, *, up_to: int) -> int:
+        """Return the version of the newest usable snapshot up to a version; -1 if there is none."""
+        with self._told_as_damage():
+            found = self._snapshots.get(stream_id, lte=up_to, desc=True, limit=1)
+            return next((snapshot.originator_version for snapshot in found), -1)
 
     @property
     def _mapper(self) -> LedgerMapper:
@@ -255,74 +311,6 @@ class Ledger(Application[str]):
                 os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
             )
             raise LedgerDamaged(f"the ledger {self.location} can't be {deed}: {cause}") from error
-
-
-class _BatchedEventStore(EventStore[str]):
-    """Reads any number of events in a bounded amount of memory."""
-
-    def get(
-        self,
-        originator_id: str,
-        *,
-        gt: int | None = None,
-        lte: int | None = None,
-        desc: bool = False,
-        limit: int | None = None,
-    ) -> Iterator[DomainEventProtocol[str]]:
-        """Yield the stream's records."""
-        if desc or limit is not None:
-            yield from super().get(originator_id, gt=gt, lte=lte, desc=desc, limit=limit)
-            return
-        recorder = cast("LedgerRecorder", self.recorder)
-        after = gt or 0
-        while True:
-            rows = recorder.select_rows(originator_id, gt=after, lte=lte, limit=READ_BATCH)
-            yield from cast("Iterator[DomainEventProtocol[str]]", self._decode(rows))
-            if len(rows) < READ_BATCH:
-                return
-            after = rows[-1][1]
-
-    def _decode(self, rows: Sequence[Row]) -> Iterator[Record | Superseded]:
-        mapper = cast("LedgerMapper", self.mapper)
-        return (mapper.to_record(StoredEvent(*row)) for row in rows)
-
-
-class _EventsToFold(_BatchedEventStore):
-    """Gives a fold what it needs: a row that the next one supersedes is counted, not decoded."""
-
-    def _decode(self, rows: Sequence[Row]) -> Iterator[Record | Superseded]:
-        mapper = cast("LedgerMapper", self.mapper)
-        superseded = 0
-        for row, following in pairwise(chain(rows, [_NO_ROW])):
-            if mapper.is_superseded(row, following):
-                superseded += 1
-                continue
-            if superseded:
-                yield Superseded(row[0], row[1] - 1, superseded)
-                superseded = 0
-            yield mapper.to_record(StoredEvent(*row))
-
-
-_NO_ROW: Final[Row] = ("", 0, "", b"")
-
-
-class _FoldSnapshots(EventStore[str]):
-    """Gives no snapshot of another version of the fold."""
-
-    def get(
-        self,
-        originator_id: str,
-        *,
-        gt: int | None = None,
-        lte: int | None = None,
-        desc: bool = False,
-        limit: int | None = None,
-    ) -> Iterator[DomainEventProtocol[str]]:
-        """Yield the stream's snapshots that this version of the fold took."""
-        found = super().get(originator_id, gt=gt, lte=lte, desc=desc, limit=limit)
-        for snapshot in cast("Iterable[Snapshot]", found):
-            if snapshot.fold_version == FOLD_VERSION:
-                yield cast("DomainEventProtocol[str]", snapshot)
 
 
 def project(stream: StreamState, records: Iterable[Record | Superseded | Snapshot]) -> StreamState:

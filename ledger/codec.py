@@ -6,7 +6,8 @@ A stored event is JSON, `{"decided_at_ms": ..., "root": ..., "event": {...}}`, u
 the version before; the old bytes are never rewritten. Source: DESIGN.md section 2, Aggregate.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -55,7 +56,7 @@ Upcast = tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]
 UPCASTS: Final[Mapping[str, Upcast]] = {}
 """By old name: the next version's name, and what makes its fields from the old ones."""
 
-SNAPSHOT_NAME: Final = "state_snapshot.v1"
+SNAPSHOT_NAME: Final = "state_snapshot.v2"
 
 _NULL: Final = b"null"
 
@@ -151,8 +152,11 @@ class _Envelope(msgspec.Struct, Generic[_T], frozen=True, omit_defaults=True):
 
 
 class _StoredSnapshot(msgspec.Struct, frozen=True):
+    """A snapshot with the digest of its own bytes and place: one that was edited is no snapshot."""
+
     fold_version: int
     state: msgspec.Raw
+    digest: str = ""
 
 
 class LedgerMapper(Mapper[str]):
@@ -185,7 +189,8 @@ class LedgerMapper(Mapper[str]):
         if not isinstance(domain_event, Snapshot):
             raise TypeError(f"expected a Record or a Snapshot, was {type(domain_event).__name__}")
         state = msgspec.Raw(self._encoder.encode(domain_event.state))
-        stored = self._encoder.encode(_StoredSnapshot(domain_event.fold_version, state))
+        digest = _digest(domain_event.stream, domain_event.version, bytes(state))
+        stored = self._encoder.encode(_StoredSnapshot(domain_event.fold_version, state, digest))
         return StoredEvent(domain_event.stream, domain_event.version, SNAPSHOT_NAME, stored)
 
     def to_stored(self, record: Record) -> StoredEvent:
@@ -220,7 +225,7 @@ class LedgerMapper(Mapper[str]):
     def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[str]:
         """Return the record or snapshot that a stored row holds."""
         if stored_event.topic == SNAPSHOT_NAME:
-            return self._to_snapshot(stored_event)
+            return self.to_snapshot(stored_event)
         return self.to_record(stored_event)
 
     def to_record(self, stored_event: StoredEvent) -> Record:
@@ -242,6 +247,13 @@ class LedgerMapper(Mapper[str]):
             root=envelope.root,
             position=getattr(stored_event, "id", None),
         )
+
+    def names_of(self, kinds: Sequence[type]) -> list[str]:
+        """Return every name that events of these kinds may be stored under."""
+        names = {self._names[kind] for kind in kinds}
+        while older := {old for old, (new, _) in self._upcasts.items() if new in names} - names:
+            names |= older
+        return sorted(names)
 
     def is_superseded(self, row: Row, following: Row) -> bool:
         """
@@ -269,19 +281,28 @@ class LedgerMapper(Mapper[str]):
         newest = next(kind for kind, known in self._names.items() if known == name)
         return _Envelope(msgspec.convert(event, newest), fields.decided_at_ms, fields.root)
 
-    def _to_snapshot(self, stored_event: StoredEvent) -> Snapshot:
+    def to_snapshot(self, stored_event: StoredEvent) -> Snapshot:
+        """Return the snapshot that a stored row holds; one of another fold's has no state."""
+        stream, version = str(stored_event.originator_id), stored_event.originator_version
         try:
             stored = msgspec.json.decode(stored_event.state, type=_StoredSnapshot)
             known = stored.fold_version == FOLD_VERSION
             state = msgspec.json.decode(stored.state, type=State) if known else State()
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
             raise LedgerDamaged(f"{_place(stored_event)} does not decode: {error}") from error
+        if known and stored.digest != _digest(stream, version, bytes(stored.state)):
+            raise LedgerDamaged(f"{_place(stored_event)} has another digest than its own")
         return Snapshot(
-            stream=str(stored_event.originator_id),
-            version=stored_event.originator_version,
+            stream=stream,
+            version=version,
             fold_version=stored.fold_version,
             state=state,
         )
+
+
+def _digest(stream: str, version: int, state: bytes) -> str:
+    place = f"{stream} {version} ".encode()
+    return hashlib.blake2b(place + state, digest_size=16).hexdigest()
 
 
 def _place(stored_event: StoredEvent) -> str:

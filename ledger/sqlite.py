@@ -1,7 +1,7 @@
 """
 The ledger in one SQLite file: the eventsourcing library's recorders, with what they lack.
 
-Rowids are positions: nothing but an old snapshot is ever deleted. How the file is opened and made
+Rowids are positions: no event is ever deleted. How the file is opened and made
 durable is in `ledger.sqlite_file`.
 """
 
@@ -20,15 +20,13 @@ from eventsourcing.persistence import (
     Subscription,
 )
 from eventsourcing.sqlite import (
-    SQLiteAggregateRecorder,
     SQLiteApplicationRecorder,
-    SQLiteCursor,
-    SQLiteDatastore,
     SQLiteFactory,
 )
 
 from domain.errors import CannotTell, LedgerDamaged
 from ledger.codec import Row
+from ledger.snapshots import SnapshotRecorder
 from ledger.sqlite_file import APPLICATION_ID, FORMAT_VERSION, LedgerDatastore, check_format
 
 FOLLOW_POLL_SEC: Final = 0.1
@@ -129,6 +127,34 @@ class LedgerRecorder(SQLiteApplicationRecorder):
             cursor.execute(statement, (stream, *bounds, -1 if limit is None else limit))
             return cast("list[Row]", cursor.fetchall())
 
+    def select_placed(
+        self,
+        stream: str,
+        *,
+        gt: int,
+        lte: int | None,
+        topics: Sequence[str],
+        desc: bool,
+        limit: int,
+    ) -> list[Notification]:
+        """Return a stream's events with their positions, of some names or all, by version."""
+        named = f"AND topic IN ({','.join('?' * len(topics))}) " if topics else ""
+        statement = (
+            "SELECT rowid, originator_id, originator_version, topic, state "
+            f"FROM {self.events_table_name} "
+            f"WHERE originator_id=? AND originator_version>? AND originator_version<=? {named}"
+            f"ORDER BY originator_version {'DESC' if desc else 'ASC'} LIMIT ?"
+        )
+        bounds = (stream, gt, _INTEGER_MAX if lte is None else lte)
+        with self.datastore.transaction(commit=False) as cursor:
+            cursor.sqlite_cursor.row_factory = None
+            cursor.execute(statement, (*bounds, *topics, limit))
+            rows = cast("list[tuple[int, str, int, str, bytes]]", cursor.fetchall())
+        return [
+            Notification(stream_id, version, topic, state, id=position)
+            for position, stream_id, version, topic, state in rows
+        ]
+
     def select_streams(self) -> list[str]:
         """Return the ids of all streams, in order; a step of the index for each."""
         next_id = f"SELECT min(originator_id) FROM {self.events_table_name}"
@@ -198,28 +224,6 @@ class PollingSubscription(Subscription[LedgerRecorder]):
         notification = self._batch.pop()
         self._last_notification_id = notification.id
         return notification
-
-
-class SnapshotRecorder(SQLiteAggregateRecorder):
-    """Snapshots are a cache: a newer one of the same version takes the old one's place."""
-
-    def __init__(self, datastore: SQLiteDatastore, events_table_name: str) -> None:
-        super().__init__(datastore, events_table_name)
-        self.insert_events_statement = self.insert_events_statement.replace(
-            "INSERT", "INSERT OR REPLACE"
-        )
-
-    def _insert_events(
-        self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any
-    ) -> Sequence[int] | None:
-        inserted = super()._insert_events(c, stored_events, **kwargs)
-        for stored in stored_events:
-            c.execute(
-                f"DELETE FROM {self.events_table_name} "
-                "WHERE originator_id=? AND originator_version<?",
-                (stored.originator_id, stored.originator_version),
-            )
-        return inserted
 
 
 class LedgerFactory(SQLiteFactory):

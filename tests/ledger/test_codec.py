@@ -196,7 +196,7 @@ def test_an_upcast_that_meets_an_event_without_its_fields_is_damage() -> None:
 def test_a_snapshot_is_read_back_as_it_was() -> None:
     snapshot = Snapshot(stream="s:x", version=5, fold_version=FOLD_VERSION, state=State())
     stored = MAPPER.to_stored_event(cast("Any", snapshot))
-    assert stored.topic == "state_snapshot.v1"
+    assert stored.topic == "state_snapshot.v2"
     assert MAPPER.to_domain_event(stored) == snapshot
 
 

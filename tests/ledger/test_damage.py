@@ -97,13 +97,28 @@ def test_a_truncated_file_is_damage(path: Path, part: float) -> None:
         ledger.stream(STREAM)
 
 
-def test_a_garbage_snapshot_is_damage_that_names_it(path: Path) -> None:
+DAMAGED = {
+    "garbage": ("SET state=?", (b"{",)),
+    "an edited state": ("SET state=replace(state, '\"windows\":30', '\"windows\":31')", ()),
+    "no digest": ("SET state=replace(state, 'digest', 'dogest')", ()),
+    "moved": ("SET originator_version=originator_version - 1", ()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_snapshot_is_ignored_and_said(path: Path, damage: str) -> None:
     with open_at(path) as ledger:
-        ledger.take_state_snapshot(ledger.stream(STREAM))
+        whole = ledger.stream(STREAM)
+        for version in (20, 32):
+            ledger.take_state_snapshot(ledger.stream(STREAM, version=version))
+    change, parameters = DAMAGED[damage]
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE stored_snapshots SET state=?", (b"{",))
-    with (
-        open_at(path) as ledger,
-        pytest.raises(LedgerDamaged, match=r"version 42: state_snapshot\.v1 does not decode"),
-    ):
-        ledger.stream(STREAM)
+        connection.execute(f"UPDATE stored_snapshots {change}", parameters)
+        assert connection.total_changes == 1
+    with open_at(path, read_only=True) as ledger:
+        assert ledger.stream(STREAM) == whole
+        (notice,) = ledger.notices
+        assert notice.startswith(f"stream {STREAM}, version 3{1 if damage == 'moved' else 2}: ")
+        problem = "does not decode" if damage == "garbage" else "has another digest than its own"
+        assert f"state_snapshot.v2 {problem}" in notice
+        assert notice.endswith("; it was ignored")

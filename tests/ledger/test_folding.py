@@ -21,6 +21,8 @@ from ledger_examples import (
 
 import ledger.application
 import ledger.codec
+import ledger.event_stores
+import ledger.snapshots
 from domain.commands import ApplyOverride, Command, ObserveClock, ObserveWindow, PassWindows
 from domain.controller import evolve
 from domain.events import KpiObserved, Override, OverrideKind, RunStarted
@@ -107,7 +109,7 @@ def test_folding_a_stream_is_folding_its_events_one_by_one(
         appended = tell(opened, StreamState(STREAM), commands_of(story))
         states = folded_one_by_one(opened, STREAM)
         assert appended.state == states[-1]
-        patch.setattr(ledger.application, "READ_BATCH", batch)
+        patch.setattr(ledger.event_stores, "READ_BATCH", batch)
         for version in {1, 2, len(states) // 2, len(states) - 2, len(states) - 1} - {0}:
             assert opened.stream(STREAM, version=version).state == states[version]
 
@@ -142,7 +144,7 @@ def test_reading_in_batches_gives_each_record_once(
     with open_at(path) as opened:
         begin(opened, windows=21)
         for batch in (1, 2, 22, 23, 24):
-            monkeypatch.setattr(ledger.application, "READ_BATCH", batch)
+            monkeypatch.setattr(ledger.event_stores, "READ_BATCH", batch)
             assert [r.version for r in opened.records(STREAM)] == list(range(1, 24))
             assert [r.version for r in opened.records(STREAM, after=4, up_to=9)] == [5, 6, 7, 8, 9]
             assert opened.stream(STREAM).version == 23
@@ -215,7 +217,7 @@ def test_a_snapshot_of_another_version_of_the_fold_is_ignored_and_then_replaced(
     with open_at(path) as opened:
         stream = begin(opened, windows=5)
         with monkeypatch.context() as later:
-            for module in (ledger.application, ledger.codec):
+            for module in (ledger.application, ledger.codec, ledger.snapshots):
                 later.setattr(module, "FOLD_VERSION", FOLD_VERSION + 1)
             wrong = StreamState(STREAM, stream.version, State(ledger_id="of another fold"))
             opened.take_state_snapshot(wrong)
