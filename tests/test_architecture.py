@@ -19,7 +19,9 @@ MAY_IMPORT = {
     "profiles": {"msgspec", "domain"},
     "ledger": {"msgspec", "eventsourcing", "domain"},
     "feeds": {"msgspec", "pyarrow", "redis", "websockets", "domain", "redis_link"},
-    "projections": {"msgspec", "prometheus_client", "redis", "domain", "ledger", "redis_link"},
+    "projections": {
+        "duckdb", "msgspec", "prometheus_client", "pyarrow", "redis", "domain", "ledger", "redis_link",
+    },
     "redis_link": {"msgspec", "redis", "domain"},
     "replay": {"msgspec", "domain", "ledger"},
     "cli": THIRD_PARTY | OWN - {"tools"},
