@@ -7,6 +7,7 @@ Every error a user can meet, and the exit code that each one ends a command with
     ├── CannotTell          3  no, stale or incomplete data: neither PASS nor FAIL
     ├── AnotherWriter       4  another runner writes to this stream
     └── LedgerDamaged       5  the ledger can't be read as a ledger, or can't be written
+        └── HistoryDamaged  5  the history can't be read; it can be made again from the ledger
 
 Source: DESIGN.md section 3, exit codes.
 """
@@ -44,3 +45,7 @@ class LedgerDamaged(LiveError):
     """The ledger is not a database, is of a newer format, or doesn't decode."""
 
     exit_code = 5
+
+
+class HistoryDamaged(LedgerDamaged):
+    """A file of the history is missing or not as it was written; the ledger may well be fine."""
