@@ -14,7 +14,7 @@ from cli.run_options import TTL_SEC_MAX, RedisOptions
 from cli.secrets import hide_arguments, redis_url_of
 from cli.texts import warn
 from domain.errors import AnotherWriter, BadInput, CannotTell
-from ledger.application import Ledger
+from ledger.application import Ledger, StreamState
 from projections.redis_exchange import Outcome
 
 
@@ -57,7 +57,20 @@ def export(
     options = RedisOptions(url=url, ttl_sec=ttl, dead_man=dead_man, adopt=adopt)
     with Ledger.open(ledger_to_read(ledger), read_only=True) as opened:
         stream = read_stream(opened, env, exchange, dry_run)
-        result = publish_once(options, opened, stream, force=force)
+        publish_state(options, opened, stream, force=force)
+
+
+def publish_state(
+    options: RedisOptions, ledger: Ledger, stream: StreamState, *, force: bool
+) -> None:
+    """
+    Publish a stream's state once, and say so.
+
+    Raises:
+        AnotherWriter: if the keys are another runner's or ledger's.
+        CannotTell: if nothing may be or could be published.
+    """
+    result = publish_once(options, ledger, stream, force=force)
     told = f"{stream.id}: {result.outcome.value}" + (f": {result.detail}" if result.detail else "")
     match result.outcome:
         case Outcome.ACCEPTED:

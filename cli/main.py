@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "replay": ("cli.replay", "Decide recorded windows again, perhaps under another policy."),
     "override": ("cli.override", "Freeze, cap or unfreeze by hand; list and clear."),
     "export": ("cli.export", "Publish the ledger's state to Redis."),
+    "rebuild": ("cli.rebuild", "Make history, Redis keys or artifacts again from the ledger."),
 }
 """By name: the module that holds a click command of that name, and its line in the help."""
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from projections.metrics_snapshot import About
 
 ARTIFACTS: Final = "artifacts"
+HISTORY: Final = "history"
 REDIS: Final = "redis"
 
 _LOOK_BACK: Final = 100

@@ -35,11 +35,12 @@ from cli.secrets import hide_arguments, redis_url_of
 from cli.texts import interval_ms_of, seconds_ms_of, split_symbols, warn
 from domain.errors import BadInput
 from ledger.application import Ledger
-from ledger.location import parse_location
+from ledger.location import LedgerLocation, parse_location
 from ledger.lock import StreamLock
 from ledger.sqlite import remove_ledger
 from ledger.streams import stream_key
 from projections.files import prepare_folder
+from projections.history_manifest import default_folder
 
 MOCK_FEED: Final = "mock://healthy"
 
@@ -83,6 +84,14 @@ MOCK_FEED: Final = "mock://healthy"
     f"{MOCK_LEDGER}, made anew each time]"
 )
 @artifacts_option()
+@live_option(
+    "--history",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder of the Parquet history. [default: LEDGER.history beside the ledger; none for "
+    "a ledger that is made anew each time]",
+)
+@live_option("--no-history", is_flag=True, help="Keep no history; it can be made later.")
 @live_option(
     "--policy",
     type=click.Path(path_type=Path),
@@ -156,15 +165,17 @@ def run(symbols: str | None, ledger: str | None, iterations: int | None, **given
     for told in (warning, hide_arguments(*filter(None, secrets))):
         warn(told)
     is_fresh = ledger is None and feed.scheme == "mock"
+    location = parse_location(_default_ledger(is_fresh) if ledger is None else ledger)
     interval_sec = given["interval_sec"]
     options = RunOptions(
         key=stream_key(env, given["exchange"], dry_run=given["dry_run"]),
         feed=feed,
         redis=None if url is None else _redis_options(given, url),
         metrics=_metrics_options(given),
-        location=parse_location(_default_ledger(is_fresh) if ledger is None else ledger),
+        location=location,
         is_fresh=is_fresh,
         artifacts=given["artifacts"],
+        history=_history_folder(given, location, is_fresh=is_fresh),
         symbols=None if symbols is None else split_symbols(symbols),
         interval_ms=None if interval_sec is None else interval_ms_of(interval_sec),
         iterations=1 if iterations is None and feed.scheme == "mock" else iterations,
@@ -211,6 +222,22 @@ def _default_ledger(is_fresh: bool) -> str:
 def _metrics_options(given: dict[str, Any]) -> MetricsOptions | None:
     port = given["metrics_port"]
     return None if port is None else MetricsOptions(port, given["metrics_address"])
+
+
+def _history_folder(
+    given: dict[str, Any], location: LedgerLocation, *, is_fresh: bool
+) -> Path | None:
+    """Return where the history is kept, None if none is."""
+    folder: Path | None = given["history"]
+    if folder is not None and given["no_history"]:
+        raise BadInput("--history and --no-history exclude each other")
+    if folder is not None and is_fresh:
+        raise BadInput(
+            "--history: the mock feed's ledger is made anew each time; name one with --ledger"
+        )
+    if given["no_history"] or is_fresh:
+        return None
+    return folder or default_folder(location.path)
 
 
 def _redis_options(given: dict[str, Any], url: str) -> RedisOptions:

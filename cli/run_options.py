@@ -76,7 +76,7 @@ class MetricsOptions(msgspec.Struct, frozen=True):
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it; what is None continues as in the ledger."""
+    """All of it; what is None continues as in the ledger, a history that is None isn't kept."""
 
     key: StreamKey
     feed: FeedOptions
@@ -85,6 +85,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     location: LedgerLocation
     is_fresh: bool
     artifacts: Path
+    history: Path | None
     symbols: tuple[str, ...] | None
     interval_ms: int | None
     iterations: int | None

@@ -8,6 +8,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,7 @@ from cli.account import tell_cause
 from cli.attendant import Attendant
 from cli.clock import SystemClock
 from cli.feeding import check_mock, open_live, open_series, past_windows
-from cli.metering import open_meter
+from cli.metering import HISTORY, Meter, open_meter
 from cli.outputs import Outputs
 from cli.run_options import RunOptions
 from cli.runner import Outcome, Runner
@@ -35,6 +36,7 @@ from ledger.inbox import Inbox
 from ledger.lock import StreamLock
 
 if TYPE_CHECKING:
+    from cli.history import HistoryFollower
     from cli.publishing import LedgerPublisher
     from projections.metrics_server import MetricsServer
     from redis_link.client import BoundedRedis
@@ -102,6 +104,8 @@ def execute(
         publisher = _open_publisher(options, lock, client)
         session = _begin(options, ledger, stream, feed, adopt, publisher, interval_ms, clock)
         meter = open_meter(metrics_server, ledger, session, adopt, clock)
+        if options.history is not None:
+            closing.enter_context(_keeping_history(options, options.history, clock, meter))
         runner = Runner(
             session,
             Outputs(ledger, session, options.artifacts, publisher, meter),
@@ -145,6 +149,23 @@ def _open_publisher(
 
     assert client is not None
     return LedgerPublisher(client, options.redis, options.key, lock)
+
+
+def _keeping_history(
+    options: RunOptions, folder: Path, clock: SystemClock, meter: Meter
+) -> "HistoryFollower":
+    """Return what keeps the history while it is entered; only then is it imported."""
+    from cli.history import HistoryFollower  # noqa: PLC0415
+
+    meter.add_projection(HISTORY)
+    return HistoryFollower(
+        folder,
+        options.location,
+        str(options.key),
+        now_ms=clock.now_ms,
+        say=warn,
+        kept=lambda version: meter.projected(HISTORY, version),
+    )
 
 
 def _begin(
@@ -252,7 +273,8 @@ def _say_outcome(outcome: Outcome, options: RunOptions, state: State) -> None:
         + (f" ({tell_cause(state.reasons, state.triggered_by)})" if state.reasons else ""),
         err=True,
     )
-    click.echo(f"ledger {options.location}, artifacts {options.artifacts}", err=True)
+    kept = "" if options.history is None else f", history {options.history}"
+    click.echo(f"ledger {options.location}, artifacts {options.artifacts}{kept}", err=True)
 
 
 def _say(line: str) -> None:

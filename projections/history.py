@@ -91,6 +91,7 @@ class History:
     def __init__(self, folder: Path, streams: dict[str, StreamHistory]) -> None:
         self.folder = folder
         self.streams = streams
+        self._checked: set[str] = set()
 
     def files(
         self, table: str, *, from_ms: int | None = None, to_ms: int | None = None
@@ -99,7 +100,7 @@ class History:
         Return the files with rows of a table that may be of a time, the end exclusive.
 
         Raises:
-            HistoryDamaged: if one is not there in the size that it was written in, naming it.
+            HistoryDamaged: if one is missing or not as it was written, naming it.
         """
         return [
             self.folder / path_of(file, stream.key)
@@ -184,7 +185,9 @@ class History:
             and (to_ms is None or file.first_ms < to_ms)
             and (from_ms is None or file.last_ms >= from_ms)
         ]
-        check_files(self.folder, stream.key, tuple(chosen))
+        unchecked = [f for f in chosen if path_of(f, stream.key) not in self._checked]
+        check_files(self.folder, stream.key, unchecked)
+        self._checked |= {path_of(file, stream.key) for file in unchecked}
         return chosen
 
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,6 @@ from ledger.streams import StreamKey
 from projections.history_manifest import (
     DataFile,
     Manifest,
-    digest_of,
     file_name,
     manifest_path,
     partition,
@@ -73,7 +73,7 @@ class Folder:
             name,
             table.num_rows,
             len(content),
-            digest_of(content),
+            zlib.crc32(content),
             *_bounds(table, "ledger_version"),
             *positions,
             *_time_bounds(table),

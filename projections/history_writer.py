@@ -30,7 +30,6 @@ from projections.history_manifest import (
     check_files,
     path_of,
     read_manifest,
-    verify_file,
 )
 from projections.history_rows import DAY_MS, HistoryRows, Part
 from projections.history_schema import SCHEMA_VERSION
@@ -193,10 +192,8 @@ class HistoryWriter:
 
     def _merge(self, part: Part, files: list[DataFile], generation: str) -> DataFile:
         folder = self._folder.path
-        check_files(folder, self._key, tuple(files))
-        for file in files:
-            # What is damaged must be found before its only good description is thrown away.
-            verify_file(folder, self._key, file)
+        # What is damaged must be found before its only good description is thrown away.
+        check_files(folder, self._key, files)
         tables = [read_file(folder / path_of(file, self._key), part.table) for file in files]
         rows = in_order(part.table, pa.concat_tables(tables))
         return self._folder.write_part(part, self._key, rows, generation)
