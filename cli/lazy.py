@@ -1,5 +1,5 @@
 """
-Groups of commands that are imported when they are called, so that help is quick.
+Groups whose subcommands are imported when they are called, so that help is quick.
 """
 
 import importlib
@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-LazyCommands = Mapping[str, tuple[str, str]]
+Commands = Mapping[str, tuple[str, str]]
 """By name: the module that holds a click command of that name, and its line in the help."""
 
 
 class LazyGroup(click.Group):
     """A group that imports a subcommand when it is called; its help needs none of them."""
 
-    def __init__(self, *args: Any, lazy: LazyCommands, **settings: Any) -> None:
+    def __init__(self, *args: Any, lazy: Commands, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._lazy = lazy
 

@@ -9,10 +9,10 @@ from typing import Final, NoReturn
 
 import click
 
-from cli.lazy import LazyCommands, LazyGroup
+from cli.lazy import Commands, LazyGroup
 from domain.errors import CannotTell, LiveError
 
-COMMANDS: Final[LazyCommands] = {
+COMMANDS: Final[Commands] = {
     "run": ("cli.run", "Decide windows as a feed delivers them, and record every decision."),
     "status": ("cli.status", "Show the state, its cause, the way back and the throttles."),
     "gate": ("cli.gate", "Check the latest artifacts against thresholds, for CI."),

@@ -6,9 +6,9 @@ from typing import Final
 
 import click
 
-from cli.lazy import LazyCommands, LazyGroup
+from cli.lazy import Commands, LazyGroup
 
-COMMANDS: Final[LazyCommands] = {
+COMMANDS: Final[Commands] = {
     "diff": ("cli.policy_diff", "Say in words what one policy tightens and loosens of another."),
 }
 

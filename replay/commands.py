@@ -67,6 +67,7 @@ def commands_of_events(
     policy: Policy | None,
     symbols: tuple[str, ...] | None,
     profile: RampProfile | None,
+    keep_profile: bool = False,
 ) -> Iterator[Command]:
     """
     Yield what led to the recorded events, so that it can be decided again.
@@ -78,6 +79,7 @@ def commands_of_events(
         policy: decides instead of every recorded one.
         symbols: only these, in this order; None for the recorded ones.
         profile: the limits to apply; None for none, whatever was recorded.
+        keep_profile: apply the recorded limits instead.
     """
     started: RunStarted | None = None
     for event in events:
@@ -92,7 +94,7 @@ def commands_of_events(
                     window=0,
                     policy=event.policy if policy is None else policy,
                     symbols=event.symbols if symbols is None else symbols,
-                    profile=profile,
+                    profile=event.profile if keep_profile else profile,
                 )
             case GapObserved():
                 yield PassWindows(until=event.end_ms)
