@@ -264,6 +264,7 @@ def _exact(result: PolicyResult) -> str:
 
 
 def _amount(amount: float) -> str:
+    amount = round(amount, 2) + 0.0  # A negative zero becomes zero.
     return f"{amount:,.2f}" if abs(amount) < 1e6 else f"{amount:,.0f}"
 
 

@@ -9,6 +9,7 @@ import click
 from cli.lazy import Commands, LazyGroup
 
 COMMANDS: Final[Commands] = {
+    "lint": ("cli.policy_lint", "Find what looks wrong in a policy, by itself and against data."),
     "diff": ("cli.policy_diff", "Say in words what one policy tightens and loosens of another."),
 }
 
