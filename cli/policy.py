@@ -11,6 +11,7 @@ from cli.lazy import Commands, LazyGroup
 COMMANDS: Final[Commands] = {
     "lint": ("cli.policy_lint", "Find what looks wrong in a policy, by itself and against data."),
     "diff": ("cli.policy_diff", "Say in words what one policy tightens and loosens of another."),
+    "test": ("cli.policy_test", "Run scenario files: windows in short, and what is expected."),
 }
 
 

