@@ -1,22 +1,29 @@
 """
-`live replay`: decide recorded windows again, through the core itself.
+`live replay`: decide recorded windows again, through the core itself; or compare policies.
 
 Source: DESIGN.md section 4.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 import click
 import msgspec
 
 from cli.account import tell_cause
+from cli.compare import CompareOptions, compare_options, print_comparison
 from cli.options import choose_stream, live_option, stream_options
 from cli.setup import read_policy_file
-from cli.texts import interval_ms_of, split_symbols, warn
+from cli.sources import (
+    KPI_FILE_SUFFIXES,
+    SourceOptions,
+    check_stream_interval,
+    open_kpi_file_told,
+    open_source,
+)
+from cli.texts import interval_ms_of, split_symbols
 from domain.commands import Command
-from domain.errors import BadInput
 from domain.events import RampProfile, TradingState
 from domain.policy import Policy
 from ledger.application import Ledger
@@ -25,8 +32,6 @@ from profiles.loader import load_profiles
 from replay.commands import commands_of_events, commands_of_windows
 from replay.replaying import ReplayedWindow, ReplaySummary
 from replay.replaying import replay as replay_commands
-
-KPI_FILE_SUFFIXES: Final = frozenset({".parquet", ".csv", ".jsonl", ".ndjson"})
 
 
 class ReplayOptions(msgspec.Struct, frozen=True):
@@ -55,9 +60,12 @@ class ReplayOptions(msgspec.Struct, frozen=True):
 @click.argument("source")
 @live_option(
     "--policy",
+    "policies",
     type=click.Path(path_type=Path),
+    multiple=True,
     metavar="FILE",
-    help="Decide by this policy. [default: as recorded; for a KPI file the default policy]",
+    help="Decide by this policy; several are compared. "
+    "[default: as recorded; for a KPI file the default policy]",
 )
 @live_option("--symbols", metavar="A,B,...", help="Only these symbols, in this order.")
 @live_option(
@@ -68,13 +76,19 @@ class ReplayOptions(msgspec.Struct, frozen=True):
 @live_option(
     "--ramp-profile",
     metavar="A|B|C",
-    help="Apply the profile's limits and policy. [default: no limits]",
+    help="Apply the profile's limits and policy. [default: no limits; when comparing as recorded]",
 )
 @stream_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a window.")
+@compare_options
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object a window; when comparing one for all.",
+)
 def replay(
     source: str,
-    policy: Path | None,
+    policies: tuple[Path, ...],
     symbols: str | None,
     interval_sec: float | None,
     ramp_profile: str | None,
@@ -82,18 +96,31 @@ def replay(
     exchange: str | None,
     dry_run: bool,
     as_json: bool,
+    **comparing: Any,
 ) -> None:
     """
     Decide the windows of SOURCE again: a ledger, or a KPI file (Parquet, CSV, JSONL).
 
     A replay under another policy is exact up to its first divergence from what was recorded, and
-    a model after it: other decisions would have changed what was traded. Exit codes: 0 fine, 2 bad
-    usage or input, 3 no data, 5 the ledger is damaged.
+    a model after it: other decisions would have changed what was traded. With --compare, several
+    --policy or any option about labels, policies stand side by side with what was recorded:
+    docs/replay.md says how each figure is made. Exit codes: 0 fine, 2 bad usage or input, 3 no
+    data, 5 the ledger is damaged.
     """
+    selected = None if symbols is None else split_symbols(symbols)
+    interval_ms = None if interval_sec is None else interval_ms_of(interval_sec)
+    compared = CompareOptions(**comparing)
+    if compared.is_asked or len(policies) > 1:
+        profile = None if ramp_profile is None else load_profiles().limits(ramp_profile)
+        with open_source(
+            source, SourceOptions(selected, interval_ms, env, exchange, dry_run), profile=profile
+        ) as opened:
+            print_comparison(opened, policies, ramp_profile, compared, as_json=as_json)
+        return
     options = ReplayOptions(
-        policy_file=policy,
-        symbols=None if symbols is None else split_symbols(symbols),
-        interval_ms=None if interval_sec is None else interval_ms_of(interval_sec),
+        policy_file=policies[0] if policies else None,
+        symbols=selected,
+        interval_ms=interval_ms,
         profile_name=ramp_profile,
     )
     if Path(source).suffix.lower() in KPI_FILE_SUFFIXES:
@@ -105,12 +132,7 @@ def replay(
 
 
 def _file_commands(path: Path, options: ReplayOptions) -> Iterator[Command]:
-    from feeds.kpi_file import open_kpi_file  # noqa: PLC0415
-
-    feed = open_kpi_file(path, symbols=options.symbols, interval_ms=options.interval_ms)
-    click.echo(f"interval {feed.interval_ms / 1000:g} s, {feed.window_count} windows", err=True)
-    for warning in feed.warnings:
-        warn(warning)
+    feed = open_kpi_file_told(path, options.symbols, options.interval_ms)
     return commands_of_windows(
         feed.windows(),
         symbols=feed.symbols,
@@ -121,12 +143,7 @@ def _file_commands(path: Path, options: ReplayOptions) -> Iterator[Command]:
 
 
 def _ledger_commands(ledger: Ledger, stream_id: str, options: ReplayOptions) -> Iterator[Command]:
-    state = ledger.stream(stream_id).state
-    if options.interval_ms not in (None, state.interval_ms):
-        raise BadInput(
-            f"--interval-sec: the stream {stream_id} has windows of "
-            f"{state.interval_ms / 1000:g} s, which can't be changed"
-        )
+    check_stream_interval(ledger, stream_id, options.interval_ms)
     given = options.policy_file is not None or options.profile_name is not None
     return commands_of_events(
         (record.event for record in ledger.records(stream_id)),

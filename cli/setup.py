@@ -34,9 +34,9 @@ class Limits(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-def read_policy_file(path: Path, base: Policy) -> Policy:
+def read_policy_file(path: Path, base: Policy, *, named: str = "--policy") -> Policy:
     """
-    Return the base policy with a policy file laid over it.
+    Return the base policy with a policy file laid over it; `named` is how the user gave it.
 
     Raises:
         BadInput: naming the file and the key.
@@ -45,9 +45,9 @@ def read_policy_file(path: Path, base: Policy) -> Policy:
         with path.open("rb") as file:
             data = file.read(POLICY_BYTES_MAX + 1)
     except OSError as error:
-        raise BadInput(f"--policy: {path} can't be read: {error.strerror}") from None
+        raise BadInput(f"{named}: {path} can't be read: {error.strerror}") from None
     if len(data) > POLICY_BYTES_MAX:
-        raise BadInput(f"--policy: {path} is larger than {POLICY_BYTES_MAX} bytes")
+        raise BadInput(f"{named}: {path} is larger than {POLICY_BYTES_MAX} bytes")
     return overlay_policy(base, data, source=str(path))
 
 

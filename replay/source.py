@@ -1,0 +1,131 @@
+"""
+What windows are decided again from: the one seam between where they are kept and what is done.
+
+A source tells the core's commands, and what was recorded where decisions were. A ledger and a KPI
+file are sources here; another kind is one class more. Source: DESIGN.md section 4, `live replay`.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from domain.commands import Command
+from domain.events import Event, RampProfile
+from domain.policy import Policy
+from domain.windows import WindowReadings
+from ledger.application import Ledger
+from replay.commands import commands_of_events, commands_of_windows
+
+
+class Source(Protocol):
+    """Windows to decide again, and what was decided of them."""
+
+    @property
+    def name(self) -> str:
+        """How the user named it, for messages."""
+        ...
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that are decided, in order; all that ever were where they changed."""
+        ...
+
+    @property
+    def interval_ms(self) -> int:
+        """A window's length."""
+        ...
+
+    def commands(self) -> Iterator[Command]:
+        """
+        Yield what the core is to be told, from the beginning; each call starts again.
+
+        The policy in it is the recorded one, the default one where none was recorded.
+        """
+        ...
+
+    def recorded(self) -> Iterator[Event] | None:
+        """Return the recorded events, from the beginning; None where no decision was recorded."""
+        ...
+
+
+class Windows(Protocol):
+    """A series of windows without decisions, such as a KPI file's (`feeds.base.SeriesFeed`)."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols, in order."""
+        ...
+
+    @property
+    def interval_ms(self) -> int:
+        """A window's length."""
+        ...
+
+    def windows(self) -> Iterator[WindowReadings]:
+        """Yield every window, starts increasing; each call starts again."""
+        ...
+
+
+class SeriesSource:
+    """Windows that nobody decided."""
+
+    def __init__(self, name: str, series: Windows, *, profile: RampProfile | None = None) -> None:
+        self.name = name
+        self.symbols = series.symbols
+        self.interval_ms = series.interval_ms
+        self._series = series
+        self._profile = profile
+
+    def commands(self) -> Iterator[Command]:
+        """Yield a run over the windows under the default policy."""
+        return commands_of_windows(
+            self._series.windows(),
+            symbols=self.symbols,
+            interval_ms=self.interval_ms,
+            policy=Policy(),
+            profile=self._profile,
+        )
+
+    def recorded(self) -> None:
+        """Return None: no decision was recorded."""
+
+
+class LedgerSource:
+    """
+    A stream of a ledger.
+
+    Args:
+        symbols: only these, in this order; None for the recorded ones.
+        profile: limits to apply instead of the recorded ones, which hold where it is None.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        stream_id: str,
+        *,
+        symbols: tuple[str, ...] | None = None,
+        profile: RampProfile | None = None,
+    ) -> None:
+        state = ledger.stream(stream_id).state
+        retired = tuple(memory.symbol for memory in state.retired)
+        self.name = str(ledger.location)
+        self.symbols = (*state.symbol_names, *retired) if symbols is None else symbols
+        self.interval_ms = state.interval_ms
+        self._ledger = ledger
+        self._stream_id = stream_id
+        self._selected = symbols
+        self._profile = profile
+
+    def commands(self) -> Iterator[Command]:
+        """Yield what led to the recorded events."""
+        return commands_of_events(
+            self.recorded(),
+            policy=None,
+            symbols=self._selected,
+            profile=self._profile,
+            keep_profile=self._profile is None,
+        )
+
+    def recorded(self) -> Iterator[Event]:
+        """Return the stream's events."""
+        return (record.event for record in self._ledger.records(self._stream_id))
