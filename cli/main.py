@@ -15,6 +15,7 @@ from domain.errors import CannotTell, LiveError
 COMMANDS: Final[Commands] = {
     "run": ("cli.run", "Decide windows as a feed delivers them, and record every decision."),
     "status": ("cli.status", "Show the state, its cause, the way back and the throttles."),
+    "explain": ("cli.explain", "Say why the state is what it is, or was, and what leads out."),
     "audit": ("cli.audit", "Look into what happened: timeline, episodes, one window, two times."),
     "gate": ("cli.gate", "Check the latest artifacts against thresholds, for CI."),
     "report": ("cli.report", "Make the LIVE_* artifacts again from the ledger."),

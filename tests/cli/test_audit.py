@@ -300,7 +300,7 @@ def test_a_span_that_is_known_in_part_is_told_with_a_warning(story: Story) -> No
 
 
 @pytest.mark.parametrize(
-    "command", ["audit", *(f"audit {name}" for name in ("timeline", "episodes", "show"))]
+    "command", ["explain", "audit", *(f"audit {name}" for name in ("timeline", "episodes", "show"))]
 )
 def test_every_command_has_help_that_names_its_exit_codes(folder: Path, command: str) -> None:
     outcome = live(*command.split(), "--help")
