@@ -18,8 +18,8 @@ from domain.events import (
     SymbolThrottleChanged,
     TradedWhileFrozen,
 )
-from domain.mutators import clock_reason, gap_reason, override_reason
 from domain.windows import format_time
+from projections.wording import in_words
 
 
 def tell(events: Iterable[Event]) -> Iterator[str]:
@@ -30,47 +30,24 @@ def tell(events: Iterable[Event]) -> Iterator[str]:
             yield line
 
 
-def tell_cause(state_reasons: Iterable[str], triggered_by: str | None) -> str:
-    """Return a cause in one line: `BTCUSDT edge_bps=2.0 < 2.5, risk=0.45 > 0.40`."""
-    told = ", ".join(state_reasons)
-    return f"{triggered_by} {told}" if triggered_by else told
-
-
 def _line(event: Event) -> str | None:  # noqa: PLR0911 - one return a case
     match event:
         case StateTransitioned():
-            cause = tell_cause(event.reasons, event.triggered_by)
-            return (
-                f"{format_time(event.since_ms)}  {event.previous} -> {event.state} "
-                f"(throttle {event.throttle:g}): {cause}"
-            )
+            return f"{format_time(event.since_ms)}  {in_words(event)}"
         case SymbolThrottleChanged() if event.effective_before != event.effective:
-            return (
-                f"{format_time(event.at_ms)}    {event.symbol} may trade "
-                f"{event.effective_before:g} -> {event.effective:g}"
-            )
-        case GapObserved():
-            return f"{format_time(event.window)}  gap: {gap_reason(event)}"
-        case LateWindowObserved():
-            return f"{format_time(event.window)}  late window, recorded and not decided"
+            return f"{format_time(event.at_ms)}    {in_words(event)}"
+        case GapObserved() | LateWindowObserved():
+            return f"{format_time(event.window)}  {in_words(event)}"
         case ClockFault():
-            return f"{format_time(event.last_window)}  clock fault: {clock_reason(event)}"
+            return f"{format_time(event.last_window)}  {in_words(event)}"
         case PolicyAdopted() if event.changes:
-            return f"policy adopted: {'; '.join(event.changes)}"
+            return in_words(event)
         case OverrideApplied():
-            return f"{format_time(event.override.applied_at_ms)}  {override_reason(event.override)}"
+            return f"{format_time(event.override.applied_at_ms)}  {in_words(event)}"
         case TradedWhileFrozen():
-            return (
-                f"{format_time(event.filled_at_ms)}  {event.symbol} traded while frozen "
-                f"since {format_time(event.frozen_since_ms)}: the bot doesn't obey"
-            )
-        case ExternalWriteDetected():
-            return (
-                f"{format_time(event.at_ms)}  {event.key} was set to {event.found!r} by somebody "
-                f"else; {event.expected!r} goes back"
-            )
-        case OverrideEnded():
-            return f"{format_time(event.at_ms)}  override {event.id} ended by {event.ended_by}"
+            return f"{format_time(event.filled_at_ms)}  {in_words(event)}"
+        case ExternalWriteDetected() | OverrideEnded():
+            return f"{format_time(event.at_ms)}  {in_words(event)}"
         case _:
             return None
 

@@ -9,13 +9,13 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
-from cli.account import tell_cause
 from cli.setup import read_policy_file
 from cli.texts import to_json, warn
 from domain.errors import BadInput
 from domain.policy import Policy
 from domain.windows import format_time, parse_time
 from profiles.loader import load_profiles
+from projections.wording import cause_words
 from replay.comparing import FLAP_WINDOWS, Comparison, PolicyResult, Question, compare
 from replay.labels import Incident, Judgement, parse_labels
 from replay.source import Source
@@ -215,7 +215,7 @@ def _notes(found: Comparison) -> list[str]:
     for result in found.results:
         freeze, divergence = result.first_freeze, result.divergence
         if freeze is not None:
-            cause = tell_cause(freeze.reasons, freeze.triggered_by)
+            cause = cause_words(freeze.reasons, freeze.triggered_by)
             notes.append(f"{result.name}: first freeze, window {freeze.window}: {cause}")
         if divergence is not None and divergence.first is not None and result.policy_hash:
             notes.append(

@@ -1,5 +1,5 @@
 """
-The `live` command. Subcommands are imported when they are called, so that help is quick.
+The `live` command, and how a process ends.
 """
 
 import contextlib
@@ -15,6 +15,8 @@ from domain.errors import CannotTell, LiveError
 COMMANDS: Final[Commands] = {
     "run": ("cli.run", "Decide windows as a feed delivers them, and record every decision."),
     "status": ("cli.status", "Show the state, its cause, the way back and the throttles."),
+    "explain": ("cli.explain", "Say why the state is what it is, or was, and what leads out."),
+    "audit": ("cli.audit", "Look into what happened: timeline, episodes, one window, two times."),
     "gate": ("cli.gate", "Check the latest artifacts against thresholds, for CI."),
     "report": ("cli.report", "Make the LIVE_* artifacts again from the ledger."),
     "replay": ("cli.replay", "Decide recorded windows again, perhaps under another policy."),

@@ -11,7 +11,6 @@ from typing import Any
 import click
 import msgspec
 
-from cli.account import tell_cause
 from cli.compare import CompareOptions, compare_options, print_comparison
 from cli.options import choose_stream, live_option, stream_options
 from cli.setup import read_policy_file
@@ -29,6 +28,7 @@ from domain.policy import Policy
 from ledger.application import Ledger
 from ledger.location import parse_location
 from profiles.loader import load_profiles
+from projections.wording import cause_words
 from replay.commands import commands_of_events, commands_of_windows
 from replay.replaying import ReplayedWindow, ReplaySummary
 from replay.replaying import replay as replay_commands
@@ -182,5 +182,5 @@ def _print_summary(summary: ReplaySummary) -> None:
     if freeze is None:
         click.echo("first freeze: none")
     else:
-        cause = tell_cause(freeze.reasons, freeze.triggered_by)
+        cause = cause_words(freeze.reasons, freeze.triggered_by)
         click.echo(f"first freeze: window {freeze.window}: {cause}")

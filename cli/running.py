@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 import click
 from msgspec.structs import replace
 
-from cli.account import tell_cause
 from cli.attendant import Attendant
 from cli.clock import SystemClock
 from cli.feeding import check_mock, open_live, open_series, past_windows
@@ -34,6 +33,7 @@ from feeds.base import LiveFeed, SeriesFeed
 from ledger.application import Ledger, StreamState
 from ledger.inbox import Inbox
 from ledger.lock import StreamLock
+from projections.wording import cause_words
 
 if TYPE_CHECKING:
     from cli.history import HistoryFollower
@@ -270,7 +270,7 @@ def _say_outcome(outcome: Outcome, options: RunOptions, state: State) -> None:
         f"{ended}: {outcome.decided} windows decided"
         + (f", {known} were in the ledger already or late" if known else "")
         + f"; {options.key} is {state.trading_state}"
-        + (f" ({tell_cause(state.reasons, state.triggered_by)})" if state.reasons else ""),
+        + (f" ({cause_words(state.reasons, state.triggered_by)})" if state.reasons else ""),
         err=True,
     )
     kept = "" if options.history is None else f", history {options.history}"

@@ -10,19 +10,16 @@ from typing import Final
 import click
 import msgspec
 
+from cli.durations import age_text
 from cli.options import json_option, ledger_to_read, read_stream, reads_ledger
 from cli.texts import to_json
 from domain.errors import CannotTell
 from domain.windows import format_time
 from ledger.application import Ledger
 from projections.artifacts import artifacts_of
+from projections.freshness import is_stale, valid_until_ms
 from projections.report import way_back
 from projections.views import Decision, Summary
-
-LATENESS_MS: Final = 2_000
-INTERVALS_BELIEVED: Final = 2
-FUTURE_MS: Final = 60_000
-"""How far the ledger's last window may lie ahead of this machine's clock."""
 
 _COLOURS: Final = {"ACTIVE": "green", "COOLDOWN": "yellow", "FROZEN": "red"}
 
@@ -55,10 +52,9 @@ def status(
     observed = stream.state.observed
     assert observed is not None
     now_ms = time.time_ns() // 1_000_000
-    valid_until_ms = observed.end_ms + INTERVALS_BELIEVED * observed.interval_ms + LATENESS_MS
     view = StatusView(
-        stale=not observed.end_ms <= now_ms + FUTURE_MS <= valid_until_ms + FUTURE_MS,
-        valid_until=format_time(valid_until_ms),
+        stale=is_stale(observed, now_ms),
+        valid_until=format_time(valid_until_ms(observed)),
         age_sec=(now_ms - observed.end_ms) / 1000,
         summary=artifacts.summary,
         decision=artifacts.decision,
@@ -69,7 +65,7 @@ def status(
         _show(view)
     if view.stale:
         raise CannotTell(
-            f"STALE: the last window ended {_age(view.age_sec)}; "
+            f"STALE: the last window ended {age_text(view.age_sec)}; "
             f"nothing may be believed past {view.valid_until}"
         )
 
@@ -82,7 +78,7 @@ def _show(view: StatusView) -> None:
     click.echo(f"{summary.env}:{summary.exchange}{dry_run}  {stale}{state}  {summary.throttle:g}")
     click.echo(
         f"window    {summary.window.start} to {summary.window.end}: "
-        f"{summary.window.verdict}, {_age(view.age_sec)}"
+        f"{summary.window.verdict}, {age_text(view.age_sec)}"
     )
     if decision.since is not None:
         who = f"{decision.triggered_by} " if decision.triggered_by else ""
@@ -103,12 +99,3 @@ def _show(view: StatusView) -> None:
             f"{symbol:{width}}  {summary.effective_throttle[symbol]:9g}  "
             f"{summary.per_symbol_throttle[symbol]:9g}  {told}"
         )
-
-
-def _age(seconds: float) -> str:
-    """Return an age in its natural unit: `42 s ago`, `7 min ago`, `3 h in the future`."""
-    tense = "in the future" if seconds < 0 else "ago"
-    for limit, divisor, unit in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
-        if abs(seconds) < limit:
-            return f"{abs(seconds) / divisor:.0f} {unit} {tense}"
-    return f"{abs(seconds) / 86_400:.0f} days {tense}"

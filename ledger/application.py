@@ -238,6 +238,12 @@ class Ledger(Application[str]):
                 self.take_state_snapshot(self.stream(stream_id, version=end - 1))
                 yield end - 1
 
+    def snapshots_of(self, stream_id: str) -> list[StreamState]:
+        """Return the stream at every usable snapshot, in order of version."""
+        with self._told_as_damage():
+            found = cast("Iterable[Snapshot]", self._snapshots.get(stream_id, desc=True))
+            return [StreamState(stream_id, taken.version, taken.state) for taken in found][::-1]
+
     @property
     def notices(self) -> tuple[str, ...]:
         """What was passed over while reading: damaged snapshots, which cost nothing but time."""

@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import Final
 
 from domain.events import (
+    CauseKind,
     ExternalWriteDetected,
     GapObserved,
     KpiObserved,
@@ -15,6 +16,8 @@ from domain.events import (
     PolicyAdopted,
     RunStarted,
     RunStopped,
+    StateTransitioned,
+    SymbolThrottleChanged,
     TradedWhileFrozen,
 )
 from ledger.application import Ledger, StreamState
@@ -52,6 +55,113 @@ def stream_at_time(ledger: Ledger, stream_id: str, time_ms: int) -> StreamState:
         if len(known) < len(page):
             break
     return ledger.stream(stream_id, version=version)
+
+
+def versions_between(
+    ledger: Ledger, stream_id: str, from_ms: int | None, to_ms: int | None
+) -> tuple[int, int]:
+    """
+    Return the versions in which all lies that happened from one time to before another.
+
+    Returns:
+        The version before the first, and the last. What happened just before or after may lie in
+        them too: events say their own times. None for a time is the stream's beginning or end.
+    """
+    after = 0
+    if from_ms is not None:
+        after = _last_observed(ledger, stream_id, lambda observed: observed.end_ms < from_ms)
+    if to_ms is None:
+        return after, ledger.last_version(stream_id)
+    before = _last_observed(ledger, stream_id, lambda observed: observed.end_ms < to_ms)
+    return after, _observation_from(ledger, stream_id, before + 1)[0] - 1
+
+
+def first_observation(ledger: Ledger, stream_id: str) -> KpiObserved | None:
+    """Return the stream's first window, None if there is none yet."""
+    return _observation_from(ledger, stream_id, 1)[1]
+
+
+def observation_of(ledger: Ledger, stream_id: str, window: int) -> Record | None:
+    """Return the record that observed a window, None if it was missing or isn't there."""
+    version = first_version_from(ledger, stream_id, window)
+    for record in ledger.page(stream_id, after=version - 1, limit=1):
+        if isinstance(record.event, KpiObserved) and record.event.window == window:
+            return record
+    return None
+
+
+def unit_of(ledger: Ledger, stream_id: str, version: int) -> tuple[int, int]:
+    """
+    Return the first and the last version of all that belongs to one window, or to one gap.
+
+    That is what came after the window before, up to this window's own events: its observation, the
+    transition that it caused, and what changed with its end. After the last window it is what has
+    come since.
+    """
+    closing = _closing_before(ledger, stream_id, version + 1)
+    if closing is not None and _own_events_end(ledger, closing) >= version:
+        before = _closing_before(ledger, stream_id, closing.version)
+    else:
+        before, closing = closing, _closing_after(ledger, stream_id, version)
+    first = 1 if before is None else _own_events_end(ledger, before) + 1
+    last = ledger.last_version(stream_id) if closing is None else _own_events_end(ledger, closing)
+    return first, last
+
+
+def _closing_before(ledger: Ledger, stream_id: str, version: int) -> Record | None:
+    """Return the last record before a version that accounts for windows; None without one."""
+    before = version
+    while before > 1:
+        after = max(0, before - 1 - PROBE)
+        for record in reversed(ledger.page(stream_id, after=after, limit=before - 1 - after)):
+            if isinstance(record.event, KpiObserved | GapObserved):
+                return record
+        before = after + 1
+    return None
+
+
+def _closing_after(ledger: Ledger, stream_id: str, version: int) -> Record | None:
+    """Return the first record after a version that accounts for windows; None without one."""
+    after = version
+    while page := ledger.page(stream_id, after=after, limit=PROBE):
+        for record in page:
+            if isinstance(record.event, KpiObserved | GapObserved):
+                return record
+        after = page[-1].version
+    return None
+
+
+def _own_events_end(ledger: Ledger, closing: Record) -> int:
+    """Return the last version of what follows from a window or a gap."""
+    event = closing.event
+    assert isinstance(event, KpiObserved | GapObserved)
+    last = closing.version
+    while page := ledger.page(closing.stream, after=last, limit=PROBE):
+        for record in page:
+            match record.event:
+                case StateTransitioned(
+                    cause=CauseKind.VERDICT | CauseKind.RECOVERY | CauseKind.GAP
+                ):
+                    pass
+                case SymbolThrottleChanged(at_ms=event.end_ms):
+                    pass
+                case _:
+                    return last
+            last = record.version
+    return last
+
+
+def accounted_until(ledger: Ledger, stream_id: str, version: int) -> int | None:
+    """
+    Return the end of the last window, observed or missing, up to a version; ms UTC.
+
+    Before the first window it is that one's start; None if there is no window at all.
+    """
+    closing = _closing_before(ledger, stream_id, version + 1)
+    if closing is not None and isinstance(closing.event, KpiObserved | GapObserved):
+        return closing.event.end_ms
+    first = first_observation(ledger, stream_id)
+    return None if first is None else first.window
 
 
 def last_observations(ledger: Ledger, stream_id: str, count: int) -> list[KpiObserved]:

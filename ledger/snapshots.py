@@ -72,14 +72,15 @@ class FoldSnapshots(EventStore[str]):
         limit: int | None = None,
     ) -> Iterator[DomainEventProtocol[str]]:
         """Yield the stream's usable snapshots, newest first: at most as many as the limit says."""
-        assert desc and limit is not None, "snapshots are looked for from the newest on"
-        while limit:
+        assert desc, "snapshots are looked for from the newest on"
+        found = 0
+        while found != limit:
             stored = self.recorder.select_events(originator_id, gt=gt, lte=lte, desc=True, limit=1)
             if not stored:
                 return
             snapshot = self._usable(stored[0])
             if snapshot is not None:
-                limit -= 1
+                found += 1
                 yield cast("DomainEventProtocol[str]", snapshot)
             lte = stored[0].originator_version - 1
 

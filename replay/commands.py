@@ -85,19 +85,33 @@ def commands_of_events(
                     symbols=event.symbols if symbols is None else symbols,
                     profile=event.profile if keep_profile else profile,
                 )
-            case GapObserved():
-                yield PassWindows(until=event.end_ms)
-            case KpiObserved():
-                arrived = {symbol.memory.symbol: symbol.readings for symbol in event.symbols}
-                yield ObserveWindow(readings=WindowReadings(event.window, arrived))
-            case ClockFault():
-                yield ObserveClock(window=event.window)
-            case OverrideApplied() if _is_chosen(event.override.symbol, symbols):
-                yield ApplyOverride(override=replace(event.override, ended_at_ms=None))
-            case OverrideEnded() if event.ended_by != "expiry":
-                yield ClearOverride(id=event.id, at_ms=event.at_ms, actor=event.ended_by)
             case _:
-                pass
+                command = command_of(event)
+                if command is not None and _is_chosen(command, symbols):
+                    yield command
+
+
+def command_of(event: Event) -> Command | None:
+    """
+    Return what a recorded event was the answer to; None for what follows from another.
+
+    A late window changed nothing, and what expired expires again with its window; a run and a
+    policy are the caller's to tell.
+    """
+    match event:
+        case GapObserved():
+            return PassWindows(until=event.end_ms)
+        case KpiObserved():
+            arrived = {symbol.memory.symbol: symbol.readings for symbol in event.symbols}
+            return ObserveWindow(readings=WindowReadings(event.window, arrived))
+        case ClockFault():
+            return ObserveClock(window=event.window)
+        case OverrideApplied():
+            return ApplyOverride(override=replace(event.override, ended_at_ms=None))
+        case OverrideEnded() if event.ended_by != "expiry":
+            return ClearOverride(id=event.id, at_ms=event.at_ms, actor=event.ended_by)
+        case _:
+            return None
 
 
 def start_of_replay(interval_ms: int) -> StartRun:
@@ -136,5 +150,8 @@ def _start(started: RunStarted, following: Event) -> StartRun:
     )
 
 
-def _is_chosen(symbol: str | None, symbols: tuple[str, ...] | None) -> bool:
-    return symbol is None or symbols is None or symbol in symbols
+def _is_chosen(command: Command, symbols: tuple[str, ...] | None) -> bool:
+    """Return whether a command is for all symbols, or for one of those that are replayed."""
+    if not isinstance(command, ApplyOverride) or symbols is None:
+        return True
+    return command.override.symbol is None or command.override.symbol in symbols

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit_support import shorten_blocks
 from decider_spec import Ledger as Story
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,6 @@ from random_stories import Step, ledgers, stories
 from random_stories import tell as tell_story
 
 import ledger.application
-import ledger.snapshots
 from domain.controller import evolve
 from domain.events import Event, GapObserved, KpiObserved, StateTransitioned
 from domain.state import State
@@ -26,12 +26,7 @@ EVERY = 5
 
 @pytest.fixture
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten(monkeypatch)
-
-
-def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (ledger.application, ledger.snapshots):
-        monkeypatch.setattr(module, "SNAPSHOT_EVERY_VERSIONS", EVERY)
+    shorten_blocks(monkeypatch, EVERY)
 
 
 def versions_of(path: Path) -> list[int]:
@@ -61,7 +56,7 @@ def test_the_state_as_of_any_version_is_the_fold_from_the_start(
     states = states_of(story.events)
     path = tmp_path_factory.mktemp("story") / "ledger.sqlite"
     with pytest.MonkeyPatch.context() as patch:
-        shorten(patch)
+        shorten_blocks(patch, EVERY)
         with open_at(path) as opened:
             stream = StreamState(STREAM)
             for event in story.events:
