@@ -164,6 +164,7 @@ def _begin(
         interval_ms=interval_ms,
         feed=feed.description,
         feed_kind=feed.kind,
+        lateness_ms=options.feed.lateness_ms,
         now_ms=clock.now_ms(),
     )
     session = Session(ledger, stream, start, adopt)

@@ -16,11 +16,10 @@ from domain.errors import CannotTell
 from domain.windows import format_time
 from ledger.application import Ledger
 from projections.artifacts import artifacts_of
+from projections.redis_keys import VALID_INTERVALS
 from projections.report import way_back
 from projections.views import Decision, Summary
 
-LATENESS_MS: Final = 2_000
-INTERVALS_BELIEVED: Final = 2
 FUTURE_MS: Final = 60_000
 """How far the ledger's last window may lie ahead of this machine's clock."""
 
@@ -46,8 +45,9 @@ def status(
     """
     Show the state, its cause, the way back and the throttles.
 
-    STALE means that the last window is too old to be believed: over two intervals and 2 s past
-    its end. Exit codes: 0 fine, 2 bad usage, 3 stale or no data, 5 the ledger is damaged.
+    STALE means that the last window is too old to be believed: over two intervals and the run's
+    --lateness past its end. Exit codes: 0 fine, 2 bad usage, 3 stale or no data, 5 the ledger is
+    damaged.
     """
     with Ledger.open(ledger_to_read(ledger), read_only=True) as opened:
         stream = read_stream(opened, env, exchange, dry_run)
@@ -55,7 +55,8 @@ def status(
     observed = stream.state.observed
     assert observed is not None
     now_ms = time.time_ns() // 1_000_000
-    valid_until_ms = observed.end_ms + INTERVALS_BELIEVED * observed.interval_ms + LATENESS_MS
+    believed_ms = VALID_INTERVALS * observed.interval_ms + stream.state.lateness_ms
+    valid_until_ms = observed.end_ms + believed_ms
     view = StatusView(
         stale=not observed.end_ms <= now_ms + FUTURE_MS <= valid_until_ms + FUTURE_MS,
         valid_until=format_time(valid_until_ms),

@@ -19,7 +19,6 @@ from domain.windows import format_time
 from projections.views import LedgerPlace, effective_notional, kpi_values, override_view
 
 TTL_SEC: Final = 3600
-LATENESS_MS: Final = 2_000
 TRANSITIONS_MAX: Final = 1_000
 VALID_INTERVALS: Final = 2
 """How many intervals past its window's end a publication may still be believed."""
@@ -108,11 +107,11 @@ def live_keys(env: str, exchange: str) -> LiveKeys:
     return LiveKeys(f"{env}:{exchange}:live:")
 
 
-def valid_until(state: State, *, lateness_ms: int = LATENESS_MS) -> int:
+def valid_until(state: State) -> int:
     """Return until when the state may be believed, in ms UTC; 0 before its first window."""
     if state.window is None:
         return 0
-    return state.window + (1 + VALID_INTERVALS) * state.interval_ms + lateness_ms
+    return state.window + (1 + VALID_INTERVALS) * state.interval_ms + state.lateness_ms
 
 
 def publication_of(

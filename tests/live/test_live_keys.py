@@ -1,5 +1,6 @@
 """What the guide says of the Redis keys, against a run that publishes them."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from live_support import (
     wait_for,
     windows,
 )
+
+from domain.windows import format_time
 
 PROD = "prod:bybit:live:"
 
@@ -164,6 +167,24 @@ def test_export_publishes_what_was_lost_while_it_may_be_believed(
         assert stale.code == 3, stale.out + stale.err
         assert "valid_until" in stale.err
         assert server.client.dbsize() == 0
+
+
+@pytest.mark.parametrize("lateness", ["30", "0.5"])
+def test_valid_until_allows_for_the_lateness_that_the_run_was_told(
+    server: LiveRedis, tmp_path: Path, lateness: str
+) -> None:
+    options = ["--lateness", lateness, "--iterations", "1"]
+    with Run(tmp_path, *mock_run(server.url, *options, interval="2")) as run:
+        assert run.ended() == 0, run.output
+    expected = windows(tmp_path)[-1].end_ms + 2 * 2_000 + round(float(lateness) * 1_000)
+    assert server.summary()["valid_until"] == str(expected)
+    # The ledger alone tells it to whoever publishes or looks again.
+    server.client.flushall()
+    words = ("export", "--ledger", "l.sqlite", "--redis-url", server.url, "--force")
+    assert command(tmp_path, *words).code == 0
+    assert server.summary()["valid_until"] == str(expected)
+    told = json.loads(command(tmp_path, "status", "--ledger", "l.sqlite", "--json").out)
+    assert told["valid_until"] == format_time(expected)
 
 
 def test_export_before_valid_until_needs_no_force(server: LiveRedis, tmp_path: Path) -> None:
