@@ -1,18 +1,21 @@
 """What the guide says of the Redis keys, against a run that publishes them."""
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from live_support import (
+    DRIVER,
     LiveRedis,
     Market,
     Run,
     artifact,
     assert_outputs_agree,
     command,
+    events,
     hash_run,
     mock_run,
     python,
@@ -22,6 +25,7 @@ from live_support import (
     windows,
 )
 
+from domain.events import RunStopped
 from domain.windows import format_time
 
 PROD = "prod:bybit:live:"
@@ -128,6 +132,30 @@ def test_on_exit_freeze_leaves_frozen_and_the_cause(server: LiveRedis, tmp_path:
         assert run.stop() == 0
     assert server.summary()["fault"] == ""
     assert_outputs_agree(tmp_path, server)
+
+
+@pytest.mark.parametrize(
+    ("step", "nth"), [("publish", "3"), ("append", "3"), ("artifacts", "2"), ("leave", "1")]
+)
+def test_on_exit_freeze_is_published_after_a_second_interrupt_at_any_step(
+    server: LiveRedis, tmp_path: Path, step: str, nth: str
+) -> None:
+    options = mock_run(server.url, "--on-exit", "freeze", "--iterations", "4")
+    with Run(tmp_path, step, "interrupt", nth, *options, program=[DRIVER]) as run:
+        assert run.ended() == 130, run.output
+    assert "stopping after this window" in run.output
+    assert server.get("dev:bybit:live:state") == "FROZEN"
+    assert server.get("dev:bybit:live:throttle:ETHUSDT") == "0.0"
+    assert "ended" in server.summary()["fault"]
+
+
+def test_a_terminal_that_is_closed_ends_a_run_in_order(server: LiveRedis, tmp_path: Path) -> None:
+    with Run(tmp_path, *mock_run(server.url, "--on-exit", "freeze")) as run:
+        wait_for(lambda: server.get("dev:bybit:live:state") == "ACTIVE", "ACTIVE")
+        run.signal(signal.SIGHUP)
+        assert run.ended() == 0
+    assert server.get("dev:bybit:live:state") == "FROZEN"
+    assert len(events(tmp_path, RunStopped)) == 1
 
 
 def test_a_dry_run_publishes_nothing(server: LiveRedis, tmp_path: Path) -> None:
