@@ -69,6 +69,7 @@ class LedgerPublisher:
         self._notices: list[str] = []
         self._last: Publication | None = None
         self._owes = False
+        self._is_left = False
         self._frozen_since_ms: dict[str, int] = {}
         self.is_up = False
         self.accepted_version = 0
@@ -155,6 +156,7 @@ class LedgerPublisher:
         """Publish FROZEN and 0.0 for everything, with the cause, if anything was published."""
         if self._last is not None:
             self._redis.publish(fault_of(self._last, text))
+            self._is_left = True
 
     def notices(self) -> list[str]:
         """Return what somebody should be told since the last call."""
@@ -167,10 +169,18 @@ class LedgerPublisher:
 
     def close(self) -> None:
         """Leave what is to stand when the run has ended, and give the lease back."""
-        self._client.renew_budget()
-        if self._options.freeze_on_exit:
-            self.publish_fault("the runner has ended (--on-exit freeze)")
+        self.leave()
         self._redis.release_lease()
+
+    def leave(self) -> None:
+        """
+        Leave FROZEN if that is asked for, however the run ends; once, within one timeout.
+
+        After a fault there is nothing to add; who was fenced leaves the other's keys alone.
+        """
+        self._client.renew_budget()
+        if self._options.freeze_on_exit and not self._is_left:
+            self.publish_fault("the runner has ended (--on-exit freeze)")
 
     def _check_ledger(self, published: Published, state: State) -> None:
         theirs = published.ledger_id

@@ -7,12 +7,12 @@ from typing import Final
 
 import msgspec
 
+from domain.events import LATENESS_MS
 from ledger.location import LedgerLocation
 from ledger.streams import StreamKey
 
 DEFAULT_KPI_KEY: Final = "{env}:{exchange}:shadow:latest:{symbol}"
 TTL_SEC_MAX: Final = 366 * 86_400
-LATENESS_MS: Final = 2_000
 LOOKBACK_WINDOWS: Final = 5
 
 

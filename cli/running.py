@@ -45,6 +45,7 @@ DEFAULT_SYMBOLS: Final = ("BTCUSDT",)
 DEFAULT_INTERVAL_MS: Final = 60_000
 
 _CLEAR_LINE: Final = "\r\x1b[K"
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def check_options(options: RunOptions) -> None:
@@ -91,7 +92,7 @@ def execute(
         warn(warning)
     may_loosen = options.key.env != PROD or options.adopt_policy
     adopt = adoption(limits, symbols, allow_loosening=may_loosen)
-    with contextlib.ExitStack() as closing:
+    with _stopped_by_signals(clock) as signals, contextlib.ExitStack() as closing:
         client = _open_redis(options)
         if client is not None:
             closing.callback(client.close)
@@ -102,6 +103,8 @@ def execute(
         feed: SeriesFeed | LiveFeed | None = series or live
         assert feed is not None
         publisher = _open_publisher(options, lock, client)
+        if publisher is not None:
+            closing.callback(publisher.leave)
         session = _begin(options, ledger, stream, feed, adopt, publisher, interval_ms, clock)
         meter = open_meter(metrics_server, ledger, session, adopt, clock)
         if options.history is not None:
@@ -114,12 +117,13 @@ def execute(
             _mute if options.quiet else _say,
             meter,
         )
-        with _stopped_by_signals(clock):
-            if series is not None:
-                outcome = _drive_series(runner, options, series)
-            else:
-                assert live is not None
-                outcome = _drive_live(runner, options, live, interval_ms, clock)
+        # It is called before the others: from here on a signal interrupts nothing any more.
+        closing.callback(signals.ignore)
+        if series is not None:
+            outcome = _drive_series(runner, options, series)
+        else:
+            assert live is not None
+            outcome = _drive_live(runner, options, live, interval_ms, clock)
     _say_outcome(outcome, options, session.stream.state)
 
 
@@ -185,6 +189,7 @@ def _begin(
         interval_ms=interval_ms,
         feed=feed.description,
         feed_kind=feed.kind,
+        lateness_ms=options.feed.lateness_ms,
         now_ms=clock.now_ms(),
     )
     session = Session(ledger, stream, start, adopt)
@@ -245,19 +250,41 @@ def _progress(windows: Iterable[WindowReadings], total: int) -> Iterator[Iterabl
         yield bar
 
 
-@contextlib.contextmanager
-def _stopped_by_signals(clock: SystemClock) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the run after the window under way, and a second one at once."""
+class _Signals:
+    """
+    Ends the run after the window under way, and with a second signal at once.
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        if clock.stop.is_set():
+    Even then what is to stand in Redis is left there, which takes bounded time; a signal that
+    comes during that is ignored.
+    """
+
+    def __init__(self, clock: SystemClock) -> None:
+        self._clock = clock
+        self._are_ignored = False
+
+    def ignore(self) -> None:
+        """Let nothing more be interrupted."""
+        self._are_ignored = True
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """Take a signal."""
+        if self._are_ignored:
+            return
+        if self._clock.stop.is_set():
             raise KeyboardInterrupt
-        clock.stop.set()
-        click.echo(f"{signal.Signals(number).name}: stopping after this window", err=True)
+        self._clock.stop.set()
+        with contextlib.suppress(OSError):
+            click.echo(f"{signal.Signals(number).name}: stopping after this window", err=True)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+@contextlib.contextmanager
+def _stopped_by_signals(clock: SystemClock) -> Iterator[_Signals]:
+    """Let the signals of `_STOPPING` end the run, those left out that nohup or a shell ignores."""
+    signals = _Signals(clock)
+    heard = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, signals.handle) for number in heard}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

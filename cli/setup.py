@@ -82,7 +82,14 @@ def resolve_limits(
 
 
 def start_run(
-    key: StreamKey, state: State, *, interval_ms: int, feed: str, feed_kind: str, now_ms: int
+    key: StreamKey,
+    state: State,
+    *,
+    interval_ms: int,
+    feed: str,
+    feed_kind: str,
+    lateness_ms: int,
+    now_ms: int,
 ) -> StartRun:
     """Return the command that begins a run of this process on the stream."""
     return StartRun(
@@ -98,6 +105,7 @@ def start_run(
         started_at_ms=now_ms,
         host=socket.gethostname(),
         process_id=os.getpid(),
+        lateness_ms=lateness_ms,
     )
 
 

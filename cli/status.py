@@ -43,8 +43,9 @@ def status(
     """
     Show the state, its cause, the way back and the throttles.
 
-    STALE means that the last window is too old to be believed: over two intervals and 2 s past
-    its end. Exit codes: 0 fine, 2 bad usage, 3 stale or no data, 5 the ledger is damaged.
+    STALE means that the last window is too old to be believed: over two intervals and the run's
+    --lateness past its end. Exit codes: 0 fine, 2 bad usage, 3 stale or no data, 5 the ledger is
+    damaged.
     """
     with Ledger.open(ledger_to_read(ledger), read_only=True) as opened:
         stream = read_stream(opened, env, exchange, dry_run)
@@ -53,8 +54,8 @@ def status(
     assert observed is not None
     now_ms = time.time_ns() // 1_000_000
     view = StatusView(
-        stale=is_stale(observed, now_ms),
-        valid_until=format_time(valid_until_ms(observed)),
+        stale=is_stale(stream.state, now_ms),
+        valid_until=format_time(valid_until_ms(stream.state)),
         age_sec=(now_ms - observed.end_ms) / 1000,
         summary=artifacts.summary,
         decision=artifacts.decision,

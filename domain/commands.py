@@ -4,7 +4,7 @@ The commands: what the controller can be told. Time arrives in them, in millisec
 
 import msgspec
 
-from domain.events import Override, RampProfile, TradingState
+from domain.events import LATENESS_MS, Override, RampProfile, TradingState
 from domain.policy import Policy
 from domain.windows import WindowReadings
 
@@ -35,6 +35,7 @@ class StartRun(_Command, frozen=True):
     process_id: int = 0
     fencing_token: int | None = None
     published: TradingState = TradingState.ACTIVE
+    lateness_ms: int = LATENESS_MS
 
 
 class AdoptPolicy(_Command, frozen=True):

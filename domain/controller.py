@@ -169,6 +169,7 @@ def _start_run(policy: Policy, state: State, command: StartRun) -> list[Event]:
         host=command.host,
         process_id=command.process_id,
         fencing_token=command.fencing_token,
+        lateness_ms=command.lateness_ms,
     )
     if state.run is not None or command.published is TradingState.ACTIVE:
         return [started]

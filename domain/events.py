@@ -52,6 +52,10 @@ class OverrideKind(StrEnum):
     UNFREEZE = "unfreeze"
 
 
+LATENESS_MS: Final = 2_000
+"""What runs were told of lateness before they recorded it, and are told by default."""
+
+
 class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The base of all events."""
 
@@ -126,7 +130,11 @@ class Override(_Event, frozen=True):
 
 
 class RunStarted(_Event, frozen=True):
-    """A runner began to write. The first one fixes the stream's interval and ledger id."""
+    """
+    A runner began to write. The first one fixes the stream's interval and ledger id.
+
+    `lateness_ms` is how long after a window's end its samples may still come, as the run was told.
+    """
 
     run_id: str
     ledger_id: str
@@ -142,6 +150,7 @@ class RunStarted(_Event, frozen=True):
     host: str = ""
     process_id: int = 0
     fencing_token: int | None = None
+    lateness_ms: int = LATENESS_MS
 
 
 class RunStopped(_Event, frozen=True):

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from domain.events import (
+    LATENESS_MS,
     KpiObserved,
     Override,
     OverrideKind,
@@ -21,7 +22,7 @@ from domain.events import (
 )
 from domain.policy import Policy
 
-FOLD_VERSION: Final = 1
+FOLD_VERSION: Final = 2
 """Raised whenever `State` or `evolve` changes: a snapshot of another fold version is ignored."""
 
 
@@ -109,6 +110,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def next_window(self) -> int | None:
         """The start of the first window that isn't accounted for; None before the first."""
         return None if self.window is None else self.window + self.interval_ms
+
+    @property
+    def lateness_ms(self) -> int:
+        """How long after a window's end its samples may still come, as the last run was told."""
+        return LATENESS_MS if self.run is None else self.run.lateness_ms
 
     @property
     def overrides_in_force(self) -> tuple[Override, ...]:

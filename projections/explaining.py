@@ -44,8 +44,8 @@ def explain(ledger: Ledger, stream: StreamState, at_ms: int) -> Explanation:
     return Explanation(
         stream=stream.id,
         at=format_time(at_ms),
-        valid_until=format_time(valid_until_ms(observed)),
-        stale=is_stale(observed, at_ms),
+        valid_until=format_time(valid_until_ms(state)),
+        stale=is_stale(state, at_ms),
         age_sec=(at_ms - observed.end_ms) / 1000,
         state=state.trading_state,
         throttle=state.throttle,

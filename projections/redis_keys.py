@@ -16,13 +16,11 @@ from domain.events import StateTransitioned, TradingState
 from domain.kpis import KPIS
 from domain.state import State
 from domain.windows import format_time
+from projections.freshness import INTERVALS_BELIEVED
 from projections.views import LedgerPlace, effective_notional, kpi_values, override_view
 
 TTL_SEC: Final = 3600
-LATENESS_MS: Final = 2_000
 TRANSITIONS_MAX: Final = 1_000
-VALID_INTERVALS: Final = 2
-"""How many intervals past its window's end a publication may still be believed."""
 
 
 class LiveKeys(msgspec.Struct, frozen=True):
@@ -108,11 +106,11 @@ def live_keys(env: str, exchange: str) -> LiveKeys:
     return LiveKeys(f"{env}:{exchange}:live:")
 
 
-def valid_until(state: State, *, lateness_ms: int = LATENESS_MS) -> int:
+def valid_until(state: State) -> int:
     """Return until when the state may be believed, in ms UTC; 0 before its first window."""
     if state.window is None:
         return 0
-    return state.window + (1 + VALID_INTERVALS) * state.interval_ms + lateness_ms
+    return state.window + (1 + INTERVALS_BELIEVED) * state.interval_ms + state.lateness_ms
 
 
 def publication_of(

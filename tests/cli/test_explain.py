@@ -344,7 +344,7 @@ def test_every_state_can_be_explained_and_never_beyond_its_time(
             view = explain(ledger, stream, at_ms)
             state = stream.state
             assert state.observed is not None
-            assert view.stale == is_stale(state.observed, at_ms)
+            assert view.stale == is_stale(state, at_ms)
             assert view.state == state.trading_state
             if view.deciding is not None:
                 assert tuple(one.reason for one in view.deciding.violations) == state.reasons

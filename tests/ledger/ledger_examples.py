@@ -63,6 +63,7 @@ EXAMPLES: dict[type, Event] = {
         run_id="run-1", ledger_id="ledger-1", env="dev", exchange="bybit", dry_run=False,
         interval_ms=MINUTE_MS, feed="mock://healthy?seed=0", feed_kind="mock", rules_version=1,
         code_version="0.1.0", started_at_ms=ORIGIN_MS, host="a", process_id=7, fencing_token=3,
+        lateness_ms=3_000,
     ),
     PolicyAdopted: PolicyAdopted(
         policy=Policy(symbols={"ETHUSDT": {"max_risk": 0.3}}), policy_hash="ab" * 32,

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 from typing import Any, cast, get_args
@@ -12,11 +13,13 @@ from pin_events import PINNED_PATH, state_shape
 
 from domain.errors import BadInput, LedgerDamaged
 from domain.events import (
+    LATENESS_MS,
     Event,
     GapObserved,
     KpiObserved,
     LateWindowObserved,
     OverrideApplied,
+    RunStarted,
     RunStopped,
     TradedWhileFrozen,
 )
@@ -73,6 +76,15 @@ def test_every_field_of_every_event_is_in_the_pinned_examples() -> None:
     for kind in EXAMPLES:
         written = json.loads(PINNED[EVENT_NAMES[kind]])["event"]
         assert set(written) == set(cast("Any", kind).__struct_fields__)
+
+
+def test_a_run_that_recorded_no_lateness_was_told_the_default() -> None:
+    before = PINNED["run_started.v1 without lateness_ms"].encode()
+    stored = MAPPER.to_stored(record_of(EXAMPLES[RunStarted]))
+    record = MAPPER.to_record(dataclasses.replace(stored, state=before))
+    assert isinstance(record.event, RunStarted)
+    assert record.event.lateness_ms == LATENESS_MS == 2_000
+    assert msgspec.structs.replace(record.event, lateness_ms=3_000) == EXAMPLES[RunStarted]
 
 
 @given(EVENTS)

@@ -3,9 +3,9 @@ A `live run` that breaks at one step of one window; a program, not a test.
 
     python broken_run.py STEP WHEN NTH OPTIONS...
 
-STEP is `append`, `publish`, `artifacts` or `answer`; WHEN is `before` or `after` for kill -9 there,
-`damage` for a ledger that can't be written from then on, `slow` for a step that takes its time
-from then on. NTH counts the calls from 1.
+STEP is `append`, `publish`, `artifacts`, `answer` or `leave`; WHEN is `before` or `after` for kill
+-9 there, `damage` for a ledger that can't be written from then on, `slow` for a step that takes its
+time from then on, `interrupt` for Ctrl-C twice. NTH counts the calls from 1.
 """
 
 import functools
@@ -30,6 +30,7 @@ STEPS: Final[dict[str, tuple[Any, str]]] = {
     "publish": (LedgerPublisher, "publish"),
     "artifacts": (cli.outputs, "write_artifacts"),
     "answer": (Inbox, "answer"),
+    "leave": (LedgerPublisher, "leave"),
 }
 
 
@@ -47,6 +48,9 @@ def breaking(work: Callable[..., Any], when: str, nth: int) -> Callable[..., Any
             time.sleep(SLOW_SEC)
         if when == "before" and calls == nth:
             os.kill(os.getpid(), signal.SIGKILL)
+        if when == "interrupt" and calls == nth:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
         done = work(*args, **options)
         if when == "after" and calls == nth:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -294,7 +294,7 @@ def hash_run(
     """Return the options of a run on the hashes that a `Market` writes."""
     return [
         *("--redis-url", url, "--ledger", "l.sqlite", "--symbols", symbols, "--ramp-profile", "C"),
-        *("--interval-sec", interval, "--lateness", "0", "--iterations", "0"),
+        *("--interval-sec", interval, "--iterations", "0"),
         *more,
     ]
 

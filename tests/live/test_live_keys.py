@@ -1,17 +1,21 @@
 """What the guide says of the Redis keys, against a run that publishes them."""
 
+import json
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from live_support import (
+    DRIVER,
     LiveRedis,
     Market,
     Run,
     artifact,
     assert_outputs_agree,
     command,
+    events,
     hash_run,
     mock_run,
     python,
@@ -20,6 +24,9 @@ from live_support import (
     wait_for,
     windows,
 )
+
+from domain.events import RunStopped
+from domain.windows import format_time
 
 PROD = "prod:bybit:live:"
 
@@ -127,6 +134,30 @@ def test_on_exit_freeze_leaves_frozen_and_the_cause(server: LiveRedis, tmp_path:
     assert_outputs_agree(tmp_path, server)
 
 
+@pytest.mark.parametrize(
+    ("step", "nth"), [("publish", "3"), ("append", "3"), ("artifacts", "2"), ("leave", "1")]
+)
+def test_on_exit_freeze_is_published_after_a_second_interrupt_at_any_step(
+    server: LiveRedis, tmp_path: Path, step: str, nth: str
+) -> None:
+    options = mock_run(server.url, "--on-exit", "freeze", "--iterations", "4")
+    with Run(tmp_path, step, "interrupt", nth, *options, program=[DRIVER]) as run:
+        assert run.ended() == 130, run.output
+    assert "stopping after this window" in run.output
+    assert server.get("dev:bybit:live:state") == "FROZEN"
+    assert server.get("dev:bybit:live:throttle:ETHUSDT") == "0.0"
+    assert "ended" in server.summary()["fault"]
+
+
+def test_a_terminal_that_is_closed_ends_a_run_in_order(server: LiveRedis, tmp_path: Path) -> None:
+    with Run(tmp_path, *mock_run(server.url, "--on-exit", "freeze")) as run:
+        wait_for(lambda: server.get("dev:bybit:live:state") == "ACTIVE", "ACTIVE")
+        run.signal(signal.SIGHUP)
+        assert run.ended() == 0
+    assert server.get("dev:bybit:live:state") == "FROZEN"
+    assert len(events(tmp_path, RunStopped)) == 1
+
+
 def test_a_dry_run_publishes_nothing(server: LiveRedis, tmp_path: Path) -> None:
     with Run(tmp_path, *mock_run(server.url, "--dry-run")) as run:
         wait_for(lambda: len(windows(tmp_path, "dev:bybit:dry-run")) >= 2, "two windows")
@@ -164,6 +195,24 @@ def test_export_publishes_what_was_lost_while_it_may_be_believed(
         assert stale.code == 3, stale.out + stale.err
         assert "valid_until" in stale.err
         assert server.client.dbsize() == 0
+
+
+@pytest.mark.parametrize("lateness", ["30", "0.5"])
+def test_valid_until_allows_for_the_lateness_that_the_run_was_told(
+    server: LiveRedis, tmp_path: Path, lateness: str
+) -> None:
+    options = ["--lateness", lateness, "--iterations", "1"]
+    with Run(tmp_path, *mock_run(server.url, *options, interval="2")) as run:
+        assert run.ended() == 0, run.output
+    expected = windows(tmp_path)[-1].end_ms + 2 * 2_000 + round(float(lateness) * 1_000)
+    assert server.summary()["valid_until"] == str(expected)
+    # The ledger alone tells it to whoever publishes or looks again.
+    server.client.flushall()
+    words = ("export", "--ledger", "l.sqlite", "--redis-url", server.url, "--force")
+    assert command(tmp_path, *words).code == 0
+    assert server.summary()["valid_until"] == str(expected)
+    told = json.loads(command(tmp_path, "status", "--ledger", "l.sqlite", "--json").out)
+    assert told["valid_until"] == format_time(expected)
 
 
 def test_export_before_valid_until_needs_no_force(server: LiveRedis, tmp_path: Path) -> None:
