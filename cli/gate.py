@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+import msgspec
+from click.core import ParameterSource
 
-from cli.options import ARTIFACTS_FOLDER, DEFAULT_EXCHANGE, json_option, live_option
+from cli.junit import Case, Kind, write_junit
+from cli.options import ARTIFACTS_FOLDER, DEFAULT_ENV, DEFAULT_EXCHANGE, json_option, live_option
 from cli.setup import PROD
 from cli.texts import to_json
 from domain.kpis import KPIS
@@ -26,6 +29,7 @@ from projections.gate import (
     Outcome,
     check_limits,
     judge,
+    merge_results,
     read_artifacts,
 )
 
@@ -33,8 +37,31 @@ DEFAULT_MAX_AGE_SEC: Final = 3_600.0
 READ_ATTEMPTS: Final = 10
 PAUSE_SEC: Final = 0.05
 
+DEFAULT_WINDOWS: Final = 60
+
 _COLOURS: Final = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.UNKNOWN: "yellow"}
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class HistoryQuestion(msgspec.Struct, frozen=True):
+    """Which windows of which stream of which history are asked for."""
+
+    folder: Path
+    env: str | None
+    exchange: str | None
+    dry_run: bool
+    windows: int
+    min_ok_share: float
+
+    @property
+    def stream_id(self) -> str | None:
+        """The stream that was named; None for the only one."""
+        if self.env is None and self.exchange is None and not self.dry_run:
+            return None
+        key = stream_key(
+            self.env or DEFAULT_ENV, self.exchange or DEFAULT_EXCHANGE, dry_run=self.dry_run
+        )
+        return str(key)
 
 
 def _threshold_options(command: _Command) -> _Command:
@@ -76,15 +103,55 @@ def _threshold_options(command: _Command) -> _Command:
     help="The environment that the artifacts must be of; prod refuses those of a mock feed. "
     "[default: any]",
 )
+@live_option("--exchange", help="The history's exchange, if it has several streams.")
+@live_option("--dry-run", is_flag=True, help="The history's stream of a dry run.")
+@click.option(
+    "--history",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Check the last --windows of a history instead of the artifacts; both if --path is given.",
+)
+@live_option(
+    "--windows",
+    type=int,
+    default=DEFAULT_WINDOWS,
+    show_default=True,
+    help="How many windows of the history are checked; missing ones are among them.",
+)
+@live_option(
+    "--min-ok-share",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="The share of the windows that must keep a threshold.",
+)
+@click.option(
+    "--junit",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the checks as JUnit XML too.",
+)
 @json_option()
-def gate(path: Path, max_age: float, env: str | None, as_json: bool, **thresholds: float) -> None:
+def gate(
+    path: Path,
+    max_age: float,
+    env: str | None,
+    exchange: str | None,
+    dry_run: bool,
+    history: Path | None,
+    windows: int,
+    min_ok_share: float,
+    junit: Path | None,
+    as_json: bool,
+    **thresholds: float,
+) -> None:
     """
-    Check the latest artifacts against thresholds, for CI.
+    Check the latest artifacts, or a history's last windows, against thresholds, for CI.
 
     A value equal to its threshold passes. Every check is printed, whatever the outcome. Files
-    that are missing, stale, from the future, of different versions or of another --env, and
-    required KPIs without data, are "can't tell", which outweighs FAIL. Exit codes: 0 PASS,
-    1 FAIL, 2 bad usage, 3 can't tell.
+    that are missing, stale, from the future, of different versions or of another --env, windows
+    that are missing, and required KPIs without data, are "can't tell", which outweighs FAIL. Exit
+    codes: 0 PASS, 1 FAIL, 2 bad usage, 3 can't tell, 5 the history is damaged.
     """
     limits = check_limits(
         GateLimits(
@@ -94,8 +161,17 @@ def gate(path: Path, max_age: float, env: str | None, as_json: bool, **threshold
             refuses_mock=env == PROD,
         )
     )
-    found = read_settled(path)
-    result = judge(found, limits, now_ms=time.time_ns() // 1_000_000)
+    now_ms = time.time_ns() // 1_000_000
+    results: dict[str, GateResult] = {}
+    if history is not None:
+        asked = HistoryQuestion(history, env, exchange, dry_run, windows, min_ok_share)
+        results["live gate --history"] = _judge_history(asked, limits, now_ms)
+    if history is None or _is_given("path"):
+        results["live gate"] = judge(read_settled(path), limits, now_ms=now_ms)
+    if junit is not None:
+        suites = {name: map(_case, result.checks) for name, result in results.items()}
+        write_junit(junit, suites, option="--junit")
+    result = merge_results(*results.values())
     if as_json:
         _print(to_json(result))
     else:
@@ -117,6 +193,34 @@ def read_settled(folder: Path, *, sleep: Callable[[float], None] = time.sleep) -
         sleep(PAUSE_SEC)
         found = read_artifacts(folder)
     return found
+
+
+def _judge_history(asked: "HistoryQuestion", limits: GateLimits, now_ms: int) -> GateResult:
+    """Return what the history's last windows come to; only now pyarrow is imported."""
+    from projections.history import open_history  # noqa: PLC0415
+    from projections.history_gate import (  # noqa: PLC0415
+        HistoryLimits,
+        check_history_limits,
+        judge_history,
+    )
+
+    history_limits = check_history_limits(
+        HistoryLimits(gate=limits, windows=asked.windows, min_ok_share=asked.min_ok_share)
+    )
+    return judge_history(
+        open_history(asked.folder, stream_id=asked.stream_id), history_limits, now_ms=now_ms
+    )
+
+
+def _is_given(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+
+
+def _case(check: Check) -> Case:
+    name = check.name if check.subject is None else f"{check.subject} {check.name}"
+    problem: dict[Outcome, Kind] = {Outcome.FAIL: "failure", Outcome.UNKNOWN: "error"}
+    return Case(name, problem.get(check.outcome), check.sentence)
 
 
 def _told(result: GateResult) -> str:

@@ -101,7 +101,7 @@ class ArtifactsRead(msgspec.Struct, frozen=True):
     @property
     def is_whole(self) -> bool:
         """Whether all three files are there, well-formed and of one version."""
-        return _outcome_of(self.checks) is Outcome.PASS
+        return outcome_of(self.checks) is Outcome.PASS
 
 
 class GateResult(msgspec.Struct, frozen=True):
@@ -167,9 +167,10 @@ def judge(found: ArtifactsRead, limits: GateLimits, *, now_ms: int) -> GateResul
     checks = found.checks
     if summary is not None:
         checks += (
-            _age(summary, limits, now_ms),
-            *_origin(summary, limits),
-            _state(summary),
+            age_check(summary.generated_at_utc, limits, now_ms),
+            *env_check(summary.env, limits),
+            *feed_check(summary.feed, limits),
+            state_check(summary.state, summary.throttle),
             _required(summary),
             _symbols(summary),
         )
@@ -177,18 +178,86 @@ def judge(found: ArtifactsRead, limits: GateLimits, *, now_ms: int) -> GateResul
         for symbol in dict.fromkeys(summary.symbols):
             if SYMBOL_PATTERN.fullmatch(symbol):
                 checks += tuple(_symbol_checks(summary, symbol, limits))
-    outcome = _outcome_of(checks)
+    outcome = outcome_of(checks)
     place = None if summary is None else summary.ledger
     return GateResult(outcome, outcome.exit_code, checks, place)
 
 
-def _outcome_of(checks: tuple[Check, ...]) -> Outcome:
+def merge_results(*results: GateResult) -> GateResult:
+    """Return what several results come to together; the place is the first one's that has one."""
+    checks = tuple(check for result in results for check in result.checks)
+    outcome = outcome_of(checks)
+    places = [result.ledger for result in results if result.ledger is not None]
+    return GateResult(outcome, outcome.exit_code, checks, places[0] if places else None)
+
+
+def outcome_of(checks: tuple[Check, ...]) -> Outcome:
     """Return UNKNOWN if any check is, or if there is none; else FAIL if any is; else PASS."""
     outcomes = {check.outcome for check in checks} or {Outcome.UNKNOWN}
     for outcome in (Outcome.UNKNOWN, Outcome.FAIL):
         if outcome in outcomes:
             return outcome
     return Outcome.PASS
+
+
+def age_check(generated_at: str, limits: GateLimits, now_ms: int) -> Check:
+    """Check how long ago the last window ended. A time to come is no age, whatever is allowed."""
+    try:
+        age_ms = now_ms - parse_time(generated_at)
+    except ValueError:
+        return _unknown("age", f"generated_at_utc: expected an ISO time, was {generated_at!r}")
+    age_sec, max_sec = age_ms / 1000, limits.max_age_sec
+    outcome = Outcome.UNKNOWN
+    if age_ms < -FUTURE_MS_MAX:
+        sentence = f"generated_at_utc is {-age_sec:.12g} s in the future: {generated_at!r}"
+    elif max_sec and age_sec > max_sec:
+        sentence = f"age {age_sec:.12g} s > {max_sec:.12g} s: stale"
+    else:
+        outcome = Outcome.PASS
+        told = f"<= {max_sec:.12g} s" if max_sec else "(any age will do)"
+        sentence = f"age {age_sec:.12g} s {told}"
+    limit = ("<=", max_sec) if max_sec else (None, None)
+    return Check("age", None, outcome, sentence, age_sec, *limit)
+
+
+def env_check(env: str, limits: GateLimits) -> Iterator[Check]:
+    """Yield whether the env is the one that was asked for, if one was."""
+    if limits.env is None:
+        return
+    same = env == limits.env
+    yield Check(
+        "env",
+        None,
+        Outcome.PASS if same else Outcome.UNKNOWN,
+        f"env={limits.env}" if same else f"env={env!r}, expected {limits.env!r}",
+        env,
+        "==",
+        limits.env,
+    )
+
+
+def feed_check(feed: str, limits: GateLimits) -> Iterator[Check]:
+    """Yield whether the feed is a real one, if that was asked for."""
+    if not limits.refuses_mock:
+        return
+    mock = feed.strip().lower().startswith("mock:")
+    yield Check(
+        "feed",
+        None,
+        Outcome.UNKNOWN if mock else Outcome.PASS,
+        f"feed={feed!r}" + (": made-up KPIs tell nothing about prod" if mock else ""),
+        feed,
+        "!=",
+        "mock://",
+    )
+
+
+def state_check(state: TradingState, throttle: float) -> Check:
+    """Check that the last state lets anything be traded at all."""
+    if state is not TradingState.FROZEN and not 0 < throttle <= 1:
+        return _unknown("state", f"state={state} contradicts its throttle {throttle:g}")
+    outcome = Outcome.FAIL if state is TradingState.FROZEN else Outcome.PASS
+    return Check("state", None, outcome, f"state={state}", state.value, "!=", "FROZEN")
 
 
 def _read(path: Path, decode: Callable[[bytes], _View]) -> tuple[_View | None, Check]:
@@ -235,61 +304,6 @@ def _same_version(summary: Summary, decision: Decision, report: str) -> Check:
         sentence = f"all three files are of {place.stream!r}, version {place.version}"
         return Check("version", None, Outcome.PASS, sentence)
     return _unknown("version", sentence)
-
-
-def _age(summary: Summary, limits: GateLimits, now_ms: int) -> Check:
-    """Check how long ago the last window ended. A time to come is no age, whatever is allowed."""
-    text = summary.generated_at_utc
-    try:
-        age_ms = now_ms - parse_time(text)
-    except ValueError:
-        return _unknown("age", f"generated_at_utc: expected an ISO time, was {text!r}")
-    age_sec, max_sec = age_ms / 1000, limits.max_age_sec
-    outcome = Outcome.UNKNOWN
-    if age_ms < -FUTURE_MS_MAX:
-        sentence = f"generated_at_utc is {-age_sec:.12g} s in the future: {text!r}"
-    elif max_sec and age_sec > max_sec:
-        sentence = f"age {age_sec:.12g} s > {max_sec:.12g} s: stale"
-    else:
-        outcome = Outcome.PASS
-        told = f"<= {max_sec:.12g} s" if max_sec else "(any age will do)"
-        sentence = f"age {age_sec:.12g} s {told}"
-    limit = ("<=", max_sec) if max_sec else (None, None)
-    return Check("age", None, outcome, sentence, age_sec, *limit)
-
-
-def _origin(summary: Summary, limits: GateLimits) -> Iterator[Check]:
-    """Yield whether the artifacts are of the env and the kind of feed that were asked for."""
-    if limits.env is not None:
-        same = summary.env == limits.env
-        yield Check(
-            "env",
-            None,
-            Outcome.PASS if same else Outcome.UNKNOWN,
-            f"env={limits.env}" if same else f"env={summary.env!r}, expected {limits.env!r}",
-            summary.env,
-            "==",
-            limits.env,
-        )
-    if limits.refuses_mock:
-        mock = summary.feed.strip().lower().startswith("mock:")
-        yield Check(
-            "feed",
-            None,
-            Outcome.UNKNOWN if mock else Outcome.PASS,
-            f"feed={summary.feed!r}" + (": made-up KPIs tell nothing about prod" if mock else ""),
-            summary.feed,
-            "!=",
-            "mock://",
-        )
-
-
-def _state(summary: Summary) -> Check:
-    state, throttle = summary.state, summary.throttle
-    if state is not TradingState.FROZEN and not 0 < throttle <= 1:
-        return _unknown("state", f"state={state} contradicts its throttle {throttle:g}")
-    outcome = Outcome.FAIL if state is TradingState.FROZEN else Outcome.PASS
-    return Check("state", None, outcome, f"state={state}", state.value, "!=", "FROZEN")
 
 
 def _required(summary: Summary) -> Check:
