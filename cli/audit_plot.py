@@ -2,15 +2,23 @@
 `live audit plot`: KPIs against their thresholds, states as bands, overrides and gaps, as a picture.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
 
-from cli.audit_options import audited, open_ledger, span_of, span_options, symbol_option
+from cli.audit_options import (
+    Audited,
+    Span,
+    audited,
+    open_ledger,
+    span_of,
+    span_options,
+    symbol_option,
+)
 from cli.options import reads_ledger
+from cli.tables import written_atomically
 from domain.errors import BadInput
 
 if TYPE_CHECKING:
@@ -41,17 +49,24 @@ def plot(file: Path, symbol: str | None, **given: Any) -> None:
         stream = audited(ledger, given)
         stream.check_symbol(symbol)
         stream.check_span(span)
-        from projections.history import open_history  # noqa: PLC0415 - imports pyarrow
-        from projections.history_manifest import default_folder  # noqa: PLC0415
-        from projections.plotting import picture_of  # noqa: PLC0415
-
-        folder = default_folder(ledger.location.path)
-        history = open_history(folder, ledger=ledger, stream_id=stream.id)
-        picture = picture_of(history, from_ms=span.from_ms, to_ms=span.to_ms, symbol=symbol)
+        picture = picture_in(stream, span, symbol)
     for note in picture.notes:
         click.echo(note, err=True)
-    write_atomically(file, drawn(picture, suffix))
+    content = drawn(picture, suffix)
+    with written_atomically(file) as temporary:
+        temporary.write(content)
     click.echo(f"written: {file}", err=True)
+
+
+def picture_in(stream: Audited, span: Span, symbol: str | None = None) -> "Picture":
+    """Return the picture of a span, of the history beside the ledger and what comes after it."""
+    from projections.history import open_history  # noqa: PLC0415 - imports pyarrow
+    from projections.history_manifest import default_folder  # noqa: PLC0415
+    from projections.plotting import picture_of  # noqa: PLC0415
+
+    folder = default_folder(stream.ledger.location.path)
+    history = open_history(folder, ledger=stream.ledger, stream_id=stream.id)
+    return picture_of(history, from_ms=span.from_ms, to_ms=span.to_ms, symbol=symbol)
 
 
 def drawn(picture: "Picture", suffix: str) -> bytes:
@@ -69,20 +84,3 @@ def drawn(picture: "Picture", suffix: str) -> bytes:
     if suffix == ".svg":
         return str(vl_convert.vegalite_to_svg(spec)).encode()
     return bytes(vl_convert.vegalite_to_png(spec, scale=SCALE))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """
-    Write a file that is there whole or not at all.
-
-    Raises:
-        BadInput: if it can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise BadInput(f"{path} can't be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
