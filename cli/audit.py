@@ -13,6 +13,11 @@ COMMANDS: Final[Commands] = {
     "episodes": ("cli.audit_episodes", "The freezes and cooldowns: cause, length, way back."),
     "show": ("cli.audit_show", "One window whole, event by event."),
     "diff": ("cli.audit_diff", "Policies, symbols and states at two times, compared."),
+    "bundle": (
+        "cli.audit_bundle",
+        "A stretch of a stream as a ZIP, to be replayed elsewhere.",
+    ),
+    "plot": ("cli.audit_plot", "KPIs against their thresholds, states as bands, as a picture."),
 }
 """By name: the module that holds a click command of that name, and its line in the help."""
 

@@ -10,19 +10,22 @@ from typing import Any
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from cli.compare import CompareOptions, compare_options, print_comparison
 from cli.options import choose_stream, live_option, stream_options
 from cli.setup import read_policy_file
 from cli.sources import (
+    BUNDLE_SUFFIX,
     KPI_FILE_SUFFIXES,
     SourceOptions,
     check_stream_interval,
+    open_bundle_source,
     open_kpi_file_told,
     open_source,
 )
 from cli.texts import interval_ms_of, split_symbols
-from domain.commands import Command
+from domain.commands import AdoptPolicy, Command
 from domain.events import RampProfile, TradingState
 from domain.policy import Policy
 from ledger.application import Ledger
@@ -32,6 +35,7 @@ from projections.wording import cause_words
 from replay.commands import commands_of_events, commands_of_windows
 from replay.replaying import ReplayedWindow, ReplaySummary
 from replay.replaying import replay as replay_commands
+from replay.source import BundleSource
 
 
 class ReplayOptions(msgspec.Struct, frozen=True):
@@ -41,6 +45,11 @@ class ReplayOptions(msgspec.Struct, frozen=True):
     symbols: tuple[str, ...] | None
     interval_ms: int | None
     profile_name: str | None
+
+    @property
+    def decides_otherwise(self) -> bool:
+        """Whether another policy than the recorded one is asked for."""
+        return self.policy_file is not None or self.profile_name is not None
 
     def profile(self) -> RampProfile | None:
         """Return the limits asked for; without a profile no limit applies."""
@@ -99,7 +108,8 @@ def replay(
     **comparing: Any,
 ) -> None:
     """
-    Decide the windows of SOURCE again: a ledger, or a KPI file (Parquet, CSV, JSONL).
+    Decide the windows of SOURCE again: a ledger, a bundle (ZIP), or a KPI file (Parquet, CSV,
+    JSONL).
 
     A replay under another policy is exact up to its first divergence from what was recorded, and
     a model after it: other decisions would have changed what was traded. With --compare, several
@@ -123,8 +133,15 @@ def replay(
         interval_ms=interval_ms,
         profile_name=ramp_profile,
     )
-    if Path(source).suffix.lower() in KPI_FILE_SUFFIXES:
+    suffix = Path(source).suffix.lower()
+    if suffix in KPI_FILE_SUFFIXES:
         _print(replay_commands(_file_commands(Path(source), options)), as_json)
+        return
+    if suffix == BUNDLE_SUFFIX:
+        asked = SourceOptions(selected, interval_ms, env, exchange, dry_run)
+        bundle = open_bundle_source(Path(source), asked, options.profile())
+        rows = replay_commands(_bundle_commands(bundle, options), bundle.before)
+        _print(rows, as_json, before=bundle.before.trading_state)
         return
     with Ledger.open(parse_location(source), read_only=True) as ledger:
         stream_id = choose_stream(ledger, env, exchange, dry_run)
@@ -142,24 +159,34 @@ def _file_commands(path: Path, options: ReplayOptions) -> Iterator[Command]:
     )
 
 
+def _bundle_commands(bundle: BundleSource, options: ReplayOptions) -> Iterator[Command]:
+    """Yield a bundle's commands, another policy in the place of the recorded ones if one is."""
+    for command in bundle.commands():
+        if options.decides_otherwise and isinstance(command, AdoptPolicy):
+            yield replace(command, policy=options.policy())
+        else:
+            yield command
+
+
 def _ledger_commands(ledger: Ledger, stream_id: str, options: ReplayOptions) -> Iterator[Command]:
     check_stream_interval(ledger, stream_id, options.interval_ms)
-    given = options.policy_file is not None or options.profile_name is not None
     return commands_of_events(
         (record.event for record in ledger.records(stream_id)),
-        policy=options.policy() if given else None,
+        policy=options.policy() if options.decides_otherwise else None,
         symbols=options.symbols,
         profile=options.profile(),
     )
 
 
-def _print(rows: Iterator[ReplayedWindow], as_json: bool) -> None:
+def _print(
+    rows: Iterator[ReplayedWindow], as_json: bool, before: TradingState = TradingState.ACTIVE
+) -> None:
     if as_json:
         encoder = msgspec.json.Encoder()
         for row in rows:
             click.echo(encoder.encode(row).decode())
         return
-    summary = ReplaySummary()
+    summary = ReplaySummary(before)
     for row in rows:
         summary.add(row)
     _print_summary(summary)

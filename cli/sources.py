@@ -1,5 +1,5 @@
 """
-From the text of a SOURCE to its windows: a ledger, or a KPI file.
+From the text of a SOURCE to its windows: a ledger, a bundle, or a KPI file.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,14 @@ from cli.texts import warn
 from domain.errors import BadInput
 from domain.events import RampProfile
 from ledger.application import Ledger
+from ledger.bundle import open_bundle
 from ledger.location import parse_location
-from replay.source import LedgerSource, SeriesSource, Source
+from replay.source import BundleSource, LedgerSource, SeriesSource, Source
 
 if TYPE_CHECKING:
     from feeds.kpi_file import KpiFile
 
+BUNDLE_SUFFIX: Final = ".zip"
 KPI_FILE_SUFFIXES: Final = frozenset({".parquet", ".csv", ".jsonl", ".ndjson"})
 
 
@@ -53,10 +55,34 @@ def open_source(
         feed = open_kpi_file_told(path, options.symbols, options.interval_ms)
         yield SeriesSource(text, feed, profile=profile)
         return
+    if path.suffix.lower() == BUNDLE_SUFFIX:
+        yield open_bundle_source(path, options, profile)
+        return
     with Ledger.open(parse_location(text), read_only=True) as ledger:
         stream_id = choose_stream(ledger, options.env, options.exchange, options.dry_run)
         check_stream_interval(ledger, stream_id, options.interval_ms)
         yield LedgerSource(ledger, stream_id, symbols=options.symbols, profile=profile)
+
+
+def open_bundle_source(
+    path: Path, options: SourceOptions, profile: RampProfile | None
+) -> BundleSource:
+    """
+    Return a bundle, checked whole; it is decided whole, too.
+
+    Raises:
+        BadInput: if it can't be read, or the options don't fit it.
+    """
+    if options.symbols is not None:
+        raise BadInput(f"--symbols: {path} is a bundle, which begins in a state of all its symbols")
+    bundle = open_bundle(path)
+    source = BundleSource(bundle, profile=profile)
+    if options.interval_ms not in (None, source.interval_ms):
+        raise BadInput(
+            f"--interval-sec: {path} has windows of {source.interval_ms / 1000:g} s, which can't "
+            "be changed"
+        )
+    return source
 
 
 def open_kpi_file_told(

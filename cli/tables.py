@@ -10,9 +10,10 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import click
 import msgspec
@@ -83,13 +84,25 @@ def write_table(table: Table, form: Form, output: Path | None) -> None:
         for part in _parts(table, form):
             click.echo(part if form is Form.PARQUET else part.decode(), nl=False)
         return
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    with written_atomically(output, option="--output: ") as stream:
+        stream.writelines(_parts(table, form))
+
+
+@contextmanager
+def written_atomically(path: Path, *, option: str = "") -> Iterator[IO[bytes]]:
+    """
+    Give a file that takes its place when it is whole, and leaves nothing behind otherwise.
+
+    Raises:
+        BadInput: if it can't be written; `option` stands before the path then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
-            stream.writelines(_parts(table, form))
-        temporary.replace(output)
+            yield stream
+        temporary.replace(path)
     except OSError as error:
-        raise BadInput(f"--output: {output} can't be written: {error.strerror}") from None
+        raise BadInput(f"{option}{path} can't be written: {error.strerror}") from None
     finally:
         temporary.unlink(missing_ok=True)
 

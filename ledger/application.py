@@ -173,6 +173,22 @@ class Ledger(Application[str]):
             kinds: only these events; the others aren't even decoded. All if there is none.
             backwards: from the last version on.
         """
+        rows = self.placed_rows(
+            stream_id, after=after, up_to=up_to, kinds=kinds, backwards=backwards
+        )
+        with self._told_as_damage():
+            yield from map(self._mapper.to_record, rows)
+
+    def placed_rows(
+        self,
+        stream_id: str,
+        *,
+        after: int = 0,
+        up_to: int | None = None,
+        kinds: Sequence[type] = (),
+        backwards: bool = False,
+    ) -> Iterator[Notification]:
+        """Yield the same as `placed_records`, as it is stored."""
         low, high = after, up_to
         while True:
             with self._told_as_damage():
@@ -180,7 +196,7 @@ class Ledger(Application[str]):
                     stream_id, gt=low, lte=high, topics=self._mapper.names_of(kinds),
                     desc=backwards, limit=READ_BATCH,
                 )  # fmt: skip
-                yield from map(self._mapper.to_record, stored)
+            yield from stored
             if len(stored) < READ_BATCH:
                 return
             if backwards:

@@ -76,6 +76,26 @@ def versions_between(
     return after, _observation_from(ledger, stream_id, before + 1)[0] - 1
 
 
+def units_between(
+    ledger: Ledger, stream_id: str, from_ms: int | None, to_ms: int | None
+) -> tuple[int, int]:
+    """
+    Return the versions of all that belongs to the windows that start in a span, the end exclusive.
+
+    Returns:
+        The version before the first, and the last; see `unit_of`. None for a time is the stream's
+        beginning or end.
+    """
+    last = ledger.last_version(stream_id)
+
+    def before(window: int) -> int:
+        version = first_version_from(ledger, stream_id, window)
+        return last if version > last else unit_of(ledger, stream_id, version)[0] - 1
+
+    after = 0 if from_ms is None else before(from_ms)
+    return after, last if to_ms is None else before(to_ms)
+
+
 def first_observation(ledger: Ledger, stream_id: str) -> KpiObserved | None:
     """Return the stream's first window, None if there is none yet."""
     return _observation_from(ledger, stream_id, 1)[1]

