@@ -6,7 +6,8 @@ Source: DESIGN.md section 1, Overrides, Starting, and failing closed; section 3,
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -21,7 +22,7 @@ from ledger.lock import StreamLock
 from ledger.streams import StreamKey, parse_stream_id
 from projections.redis_control import Down, LeaseHeld, Published, clear_hold, set_hold
 from projections.redis_exchange import ForeignWrite, Outcome, Result
-from projections.redis_keys import Publication, fault_of, live_keys, publication_of
+from projections.redis_keys import LiveKeys, Publication, fault_of, live_keys, publication_of
 from projections.redis_publisher import RedisPublisher
 from projections.views import LedgerPlace
 from redis_link.client import BoundedRedis, open_redis
@@ -70,6 +71,7 @@ class LedgerPublisher:
         self._last: Publication | None = None
         self._owes = False
         self._is_left = False
+        self._ending: set[str] = set()
         self._frozen_since_ms: dict[str, int] = {}
         self.is_up = False
         self.accepted_version = 0
@@ -146,6 +148,7 @@ class LedgerPublisher:
         if result.outcome is Outcome.ACCEPTED:
             self.accepted_version = self._last.version
             self._note_frozen(self._last, now_ms)
+            self.end_holds()
         return result.foreign
 
     def frozen_since_ms(self, symbol: str) -> int | None:
@@ -163,9 +166,23 @@ class LedgerPublisher:
         notices, self._notices = [*self._notices, *self._redis.notices()], []
         return notices
 
-    def clear_hold(self) -> None:
-        """Take a hold away: what it stood for is in the ledger now."""
-        clear_hold(self._client, self._keys)
+    def end_holds(self, request_ids: Sequence[str] = ()) -> set[str]:
+        """
+        End the holds of requests that are decided, and of earlier ones that couldn't be ended.
+
+        Returns:
+            The requests for which there was one.
+        """
+        self._ending.update(request_ids)
+        ended: set[str] = set()
+        for request_id in sorted(self._ending):
+            done = clear_hold(self._client, self._keys, request_id)
+            if isinstance(done, Down):
+                break
+            self._ending.discard(request_id)
+            if done:
+                ended.add(request_id)
+        return ended
 
     def close(self) -> None:
         """Leave what is to stand when the run has ended, and give the lease back."""
@@ -225,17 +242,30 @@ class LedgerPublisher:
             self._notices.append(text)
 
 
-def hold(url: str, stream_id: str, text: str) -> str:
+def hold(url: str, stream_id: str, text: str, request_id: str) -> str:
     """Set the hold above which nothing is published, and return how that went."""
-    key = parse_stream_id(stream_id)
-    connection = open_redis(url, env=key.env)
-    try:
-        done = set_hold(connection, live_keys(key.env, key.exchange), text)
-    finally:
-        connection.close()
+    with _connected(url, stream_id) as (connection, keys):
+        done = set_hold(connection, keys, text, request_id)
     if isinstance(done, Down):
         return f"no hold could be set in Redis either ({done.reason})"
     return "a hold in Redis keeps everything FROZEN until a runner takes the freeze"
+
+
+def end_hold(url: str, stream_id: str, request_id: str) -> None:
+    """End a hold that was set when its freeze was just being taken."""
+    with _connected(url, stream_id) as (connection, keys):
+        clear_hold(connection, keys, request_id)
+
+
+@contextmanager
+def _connected(url: str, stream_id: str) -> Iterator[tuple[BoundedRedis, LiveKeys]]:
+    """Give a client for a moment, and the stream's keys."""
+    key = parse_stream_id(stream_id)
+    connection = open_redis(url, env=key.env)
+    try:
+        yield connection, live_keys(key.env, key.exchange)
+    finally:
+        connection.close()
 
 
 def publish_once(
@@ -247,19 +277,16 @@ def publish_once(
     Raises:
         CannotTell: if no run has begun yet.
     """
-    key = parse_stream_id(stream.id)
-    if key.dry_run:
-        raise CannotTell(f"{key} is a dry run; a dry run publishes nothing")
-    connection = open_redis(options.url, env=key.env)
-    try:
+    if parse_stream_id(stream.id).dry_run:
+        raise CannotTell(f"{stream.id} is a dry run; a dry run publishes nothing")
+    place = LedgerPlace(stream.id, stream.version, ledger.position(stream))
+    publication = publication_of(stream.state, place, ttl_sec=options.ttl_sec)
+    with _connected(options.url, stream.id) as (connection, keys):
         publisher = RedisPublisher(
             connection,
-            live_keys(key.env, key.exchange),
+            keys,
             dead_man=options.dead_man,
             adopt=options.adopt,
             allow_stale=force,
         )
-        place = LedgerPlace(stream.id, stream.version, ledger.position(stream))
-        return publisher.publish(publication_of(stream.state, place, ttl_sec=options.ttl_sec))
-    finally:
-        connection.close()
+        return publisher.publish(publication)
