@@ -6,6 +6,7 @@ Source: DESIGN.md section 1, Overrides, Starting, and failing closed; section 3,
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -28,6 +29,8 @@ from projections.views import LedgerPlace
 from redis_link.client import BoundedRedis, open_redis
 
 LEASE_MARGIN_MS: Final = 5_000
+EXPORT_MS: Final = 5_000
+"""How long an export may be in a runner's way if it is killed with the lease."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -90,9 +93,8 @@ class LedgerPublisher:
         published = self._redis.published_state()
         if isinstance(published, Published):
             self._check_ledger(published, state)
-        owner = f"{socket.gethostname()} process {os.getpid()} since {format_time(now_ms)}"
         taken = self._redis.acquire_lease(
-            owner,
+            _owner(now_ms),
             3 * interval_ms + LEASE_MARGIN_MS,
             replaces=self._lock.fencing_token,
         )
@@ -242,6 +244,11 @@ class LedgerPublisher:
             self._notices.append(text)
 
 
+def _owner(now_ms: int) -> str:
+    """Return how this process is told to whoever is refused."""
+    return f"{socket.gethostname()} process {os.getpid()} since {format_time(now_ms)}"
+
+
 def hold(url: str, stream_id: str, text: str, request_id: str) -> str:
     """Set the hold above which nothing is published, and return how that went."""
     with _connected(url, stream_id) as (connection, keys):
@@ -269,10 +276,14 @@ def _connected(url: str, stream_id: str) -> Iterator[tuple[BoundedRedis, LiveKey
 
 
 def publish_once(
-    options: RedisOptions, ledger: Ledger, stream: StreamState, *, force: bool
+    options: RedisOptions, ledger: Ledger, stream: StreamState, *, force: bool, token: int | None
 ) -> Result:
     """
     Publish a stream's state from its ledger, without a run.
+
+    Args:
+        token: of a runner that is known to be gone: its lease is taken over, and given back.
+            Any other lease is in the way.
 
     Raises:
         CannotTell: if no run has begun yet.
@@ -289,4 +300,9 @@ def publish_once(
             adopt=options.adopt,
             allow_stale=force,
         )
-        return publisher.publish(publication)
+        result = publisher.publish(publication)
+        if result.outcome is Outcome.FENCED and token is not None:
+            publisher.acquire_lease(_owner(time.time_ns() // 1_000_000), EXPORT_MS, replaces=token)
+            result = publisher.publish(publication)
+            publisher.release_lease()
+        return result
