@@ -180,7 +180,7 @@ def last_observations_by(
     ledger: Ledger, stream: StreamState, count: int, is_meant: Callable[[RunStarted], bool]
 ) -> list[KpiObserved]:
     """
-    Return the last observations of the last runs in a row that are meant, at most `count`, in order.
+    Return the last observations of the last runs that are meant, at most `count`, in order.
 
     What another run has observed in between ends them: the ones before it are no continuation.
     """
