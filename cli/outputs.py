@@ -82,6 +82,11 @@ class Outputs:
         """Begin another window's outputs; return whether an earlier publication is owed."""
         return self._publisher is not None and self._publisher.begin_window()
 
+    def hurry(self) -> None:
+        """Put out what comes now even if Redis didn't answer before in this window."""
+        if self._publisher is not None:
+            self._publisher.hurry()
+
     def disobeyed(self, readings: WindowReadings) -> list[ReportFill]:
         """Return a report for each symbol whose fills added risk while 0.0 was published."""
         if self._publisher is None:

@@ -120,6 +120,10 @@ class LedgerPublisher:
         self._client.renew_budget()
         return self._owes
 
+    def hurry(self) -> None:
+        """Let what comes now be published though the window's time for failures is used up."""
+        self._client.urge_budget()
+
     def publish(
         self,
         ledger: Ledger,
@@ -198,6 +202,7 @@ class LedgerPublisher:
         After a fault there is nothing to add; who was fenced leaves the other's keys alone.
         """
         self._client.renew_budget()
+        self._client.urge_budget()
         if self._options.freeze_on_exit and not self._is_left:
             self.publish_fault("the runner has ended (--on-exit freeze)")
 

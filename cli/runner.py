@@ -152,6 +152,8 @@ class Runner:
         """See to operators' requests; each is answered when what it led to is put out."""
         appended = self._note(self._attendant.attend(now_ms))
         settled = self._attendant.settled
+        if appended:
+            self._outputs.hurry()
         ended = self._outputs.end_holds(settled)
         if appended:
             self._put_out()
