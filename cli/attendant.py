@@ -4,6 +4,8 @@ What a runner sees to between windows: operators' requests, and overrides whose 
 Source: DESIGN.md section 1, Overrides.
 """
 
+from collections.abc import Collection
+
 from msgspec.structs import replace
 
 from cli.session import Session
@@ -34,18 +36,30 @@ class Attendant:
         return events
 
     @property
-    def ends_hold(self) -> bool:
-        """Whether a freeze or a clearance was decided that isn't answered yet."""
-        return any(
-            request.override is None or request.override.kind is OverrideKind.FREEZE
+    def settled(self) -> list[str]:
+        """The freezes that were decided or cleared, and aren't answered yet: their holds end."""
+        return [
+            request.id if request.clearance is None else request.clearance.override_id
             for request, _ in self._answers
-        )
+            if request.override is None or request.override.kind is OverrideKind.FREEZE
+        ]
 
-    def answer(self) -> None:
-        """Answer what was decided; called once it is published: an answer is never a promise."""
+    def answer(self, ended_holds: Collection[str]) -> None:
+        """
+        Answer what was decided; called once it is published: an answer is never a promise.
+
+        Args:
+            ended_holds: the freezes whose hold in Redis has ended. To clear one that this ledger
+                knows nothing of is granted by that.
+        """
         answers, self._answers = self._answers, []
         for request, answer in answers:
-            self._inbox.answer(request, answer)
+            asked = request.clearance
+            if answer.refused is None or asked is None or asked.override_id not in ended_holds:
+                self._inbox.answer(request, answer)
+            else:
+                note = f"the hold of {asked.override_id} in Redis is ended; {answer.refused}"
+                self._inbox.answer(request, replace(answer, refused=None, note=note))
 
     def _take(self, request: Request, now_ms: int) -> list[Event]:
         events: list[Event] = []

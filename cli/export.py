@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
-from cli.options import ledger_to_read, live_option, read_stream, reads_ledger, redis_url_options
+from cli.options import choose_stream, ledger_to_read, live_option, reads_ledger, redis_url_options
 from cli.publishing import publish_once
 from cli.run_options import TTL_SEC_MAX, RedisOptions
 from cli.secrets import hide_arguments, redis_url_of
 from cli.texts import warn
 from domain.errors import AnotherWriter, BadInput, CannotTell
-from ledger.application import Ledger, StreamState
+from ledger.application import Ledger
+from ledger.lock import token_left_behind
 from projections.redis_exchange import Outcome
 
 
@@ -46,7 +47,8 @@ def export(
     """
     Publish the ledger's state to Redis, as its runner did last.
 
-    Past valid_until nothing is published, unless --force is given. Exit codes: 0 published, 2 bad
+    Past valid_until nothing is published, unless --force is given. A runner that was killed on
+    this machine isn't in the way, one that may live is. Exit codes: 0 published, 2 bad
     usage, 3 stale, no data or Redis is down, 4 the keys are another runner's or ledger's.
     """
     url, warning = redis_url_of(redis_url, redis_url_file)
@@ -56,13 +58,11 @@ def export(
         warn(told)
     options = RedisOptions(url=url, ttl_sec=ttl, dead_man=dead_man, adopt=adopt)
     with Ledger.open(ledger_to_read(ledger), read_only=True) as opened:
-        stream = read_stream(opened, env, exchange, dry_run)
-        publish_state(options, opened, stream, force=force)
+        stream_id = choose_stream(opened, env, exchange, dry_run)
+        publish_state(options, opened, stream_id, force=force)
 
 
-def publish_state(
-    options: RedisOptions, ledger: Ledger, stream: StreamState, *, force: bool
-) -> None:
+def publish_state(options: RedisOptions, ledger: Ledger, stream_id: str, *, force: bool) -> None:
     """
     Publish a stream's state once, and say so.
 
@@ -70,7 +70,10 @@ def publish_state(
         AnotherWriter: if the keys are another runner's or ledger's.
         CannotTell: if nothing may be or could be published.
     """
-    result = publish_once(options, ledger, stream, force=force)
+    with token_left_behind(ledger.location, stream_id) as token:
+        # Read only now: while it is held, no runner appends.
+        stream = ledger.stream(stream_id)
+        result = publish_once(options, ledger, stream, force=force, token=token)
     told = f"{stream.id}: {result.outcome.value}" + (f": {result.detail}" if result.detail else "")
     match result.outcome:
         case Outcome.ACCEPTED:

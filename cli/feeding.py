@@ -14,14 +14,14 @@ from cli.clock import window_at
 from cli.run_options import FeedOptions, RunOptions
 from cli.setup import PROD
 from domain.errors import BadInput
-from domain.events import KpiObserved
+from domain.events import KpiObserved, RunStarted
 from domain.kpis import Defect
 from domain.state import State
 from domain.windows import SymbolReadings, WindowReadings
 from feeds.anomaly import ANOMALY, TRAILING_WINDOWS, AnomalyTracker
 from feeds.base import FeedKind, LiveFeed, SeriesFeed
 from ledger.application import Ledger, StreamState
-from ledger.reading import last_observations
+from ledger.reading import last_observations, last_observations_by
 
 if TYPE_CHECKING:
     from redis_link.client import BoundedRedis
@@ -204,13 +204,18 @@ def _redis_stream(
     symbols: tuple[str, ...],
     interval_ms: int,
 ) -> LiveFeed:
-    """Return the stream feed, which goes on from the positions that the ledger holds."""
-    from feeds.redis_stream import RedisStreamFeed, resume_windows  # noqa: PLC0415
+    """Return the stream feed, which goes on where the runs before it were in this very stream."""
+    from feeds.redis_stream import RedisStreamFeed, resume_windows, stream_of  # noqa: PLC0415
+
+    key = options.feed.source.removeprefix("redis-stream:")
+    here = stream_of(f"redis-stream:{client.place} {key}")
+
+    def read_here(run: RunStarted) -> bool:
+        return stream_of(run.feed) == here
 
     sampling = _sampling(options.feed, interval_ms)
-    past = last_observations(ledger, stream.id, resume_windows(**sampling))
+    past = last_observations_by(ledger, stream, resume_windows(**sampling), read_here)
     resume = [(seen.window, seen.feed_position) for seen in past if seen.feed_position is not None]
-    key = options.feed.source.removeprefix("redis-stream:")
     stale = _stale_kpis(past[-1]) if past else {}
     return RedisStreamFeed(client, key, symbols, resume=resume, stale=stale, **sampling)
 

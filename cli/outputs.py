@@ -82,6 +82,11 @@ class Outputs:
         """Begin another window's outputs; return whether an earlier publication is owed."""
         return self._publisher is not None and self._publisher.begin_window()
 
+    def hurry(self) -> None:
+        """Put out what comes now even if Redis didn't answer before in this window."""
+        if self._publisher is not None:
+            self._publisher.hurry()
+
     def disobeyed(self, readings: WindowReadings) -> list[ReportFill]:
         """Return a report for each symbol whose fills added risk while 0.0 was published."""
         if self._publisher is None:
@@ -100,10 +105,11 @@ class Outputs:
                 reports.append(report)
         return reports
 
-    def clear_hold(self) -> None:
-        """Take a hold in Redis away: what it stood for is decided."""
-        if self._publisher is not None:
-            self._publisher.clear_hold()
+    def end_holds(self, request_ids: Sequence[str]) -> set[str]:
+        """End the holds in Redis of requests that are decided; return whose there was one."""
+        if self._publisher is None or not request_ids:
+            return set()
+        return self._publisher.end_holds(request_ids)
 
     def publish_fault(self, text: str) -> None:
         """Publish FROZEN and 0.0 for everything, with the cause."""

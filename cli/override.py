@@ -25,7 +25,7 @@ from cli.options import (
     reads_ledger,
     redis_url_options,
 )
-from cli.publishing import hold
+from cli.publishing import end_hold, hold
 from cli.secrets import hide_arguments, redis_url_of
 from cli.texts import duration_ms_of, to_json, warn
 from domain.errors import BadInput, CannotTell, CommandRefused
@@ -228,14 +228,11 @@ def _override(
 def _ask(target: Target, request: Request, given: dict[str, Any]) -> None:
     """Leave a request, wait for the answer, and say it."""
     target.inbox.put(request)
-    answer = _await_answer(target, request)
-    if answer is None:
-        _unanswered(target, request, given)
-    elif answer.refused is not None:
+    answer = _await_answer(target, request) or _unanswered(target, request, given)
+    if answer.refused is not None:
         raise CommandRefused(answer.refused)
-    else:
-        click.echo(f"done: {request.id}, recorded as version {answer.version} "
-                   f"of {target.stream_id}")  # fmt: skip
+    recorded = f"{request.id}, recorded as version {answer.version} of {target.stream_id}"
+    click.echo(f"done: {answer.note or recorded}")
 
 
 def _await_answer(target: Target, request: Request) -> Answer | None:
@@ -248,8 +245,13 @@ def _await_answer(target: Target, request: Request) -> Answer | None:
     return answer
 
 
-def _unanswered(target: Target, request: Request, given: dict[str, Any]) -> None:
-    """Do what can be done without a runner, and say so."""
+def _unanswered(target: Target, request: Request, given: dict[str, Any]) -> Answer:
+    """
+    Do what can be done without a runner, and say so; or return an answer that came meanwhile.
+
+    Raises:
+        CannotTell: saying who didn't answer, and what was done.
+    """
     asked = request.override
     who = "no runner holds the stream" if target.holder is None else f"{target.holder} is silent"
     if asked is None or asked.kind is not OverrideKind.FREEZE:
@@ -263,7 +265,13 @@ def _unanswered(target: Target, request: Request, given: dict[str, Any]) -> None
     url, _warning = redis_url_of(given["redis_url"], given["redis_url_file"])
     if url is None:
         raise CannotTell(f"{waits}; no --redis-url was given, so what is published stays")
-    raise CannotTell(f"{waits}; {hold(url, target.stream_id, text)}")
+    told = hold(url, target.stream_id, text, request.id)
+    answer = target.inbox.take_answer(request)
+    if answer is None:
+        raise CannotTell(f"{waits}; {told}")
+    # The runner took it while the hold was being set, so that nobody else would end it.
+    end_hold(url, target.stream_id, request.id)
+    return answer
 
 
 def _hide_url(given: dict[str, Any]) -> None:

@@ -6,7 +6,9 @@ Source: DESIGN.md section 1, Overrides, Starting, and failing closed; section 3,
 
 import os
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -21,12 +23,14 @@ from ledger.lock import StreamLock
 from ledger.streams import StreamKey, parse_stream_id
 from projections.redis_control import Down, LeaseHeld, Published, clear_hold, set_hold
 from projections.redis_exchange import ForeignWrite, Outcome, Result
-from projections.redis_keys import Publication, fault_of, live_keys, publication_of
+from projections.redis_keys import LiveKeys, Publication, fault_of, live_keys, publication_of
 from projections.redis_publisher import RedisPublisher
 from projections.views import LedgerPlace
 from redis_link.client import BoundedRedis, open_redis
 
 LEASE_MARGIN_MS: Final = 5_000
+EXPORT_MS: Final = 5_000
+"""How long an export may be in a runner's way if it is killed with the lease."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -70,6 +74,7 @@ class LedgerPublisher:
         self._last: Publication | None = None
         self._owes = False
         self._is_left = False
+        self._ending: set[str] = set()
         self._frozen_since_ms: dict[str, int] = {}
         self.is_up = False
         self.accepted_version = 0
@@ -88,9 +93,8 @@ class LedgerPublisher:
         published = self._redis.published_state()
         if isinstance(published, Published):
             self._check_ledger(published, state)
-        owner = f"{socket.gethostname()} process {os.getpid()} since {format_time(now_ms)}"
         taken = self._redis.acquire_lease(
-            owner,
+            _owner(now_ms),
             3 * interval_ms + LEASE_MARGIN_MS,
             replaces=self._lock.fencing_token,
         )
@@ -115,6 +119,10 @@ class LedgerPublisher:
         """
         self._client.renew_budget()
         return self._owes
+
+    def hurry(self) -> None:
+        """Let what comes now be published though the window's time for failures is used up."""
+        self._client.urge_budget()
 
     def publish(
         self,
@@ -146,6 +154,7 @@ class LedgerPublisher:
         if result.outcome is Outcome.ACCEPTED:
             self.accepted_version = self._last.version
             self._note_frozen(self._last, now_ms)
+            self.end_holds()
         return result.foreign
 
     def frozen_since_ms(self, symbol: str) -> int | None:
@@ -163,9 +172,23 @@ class LedgerPublisher:
         notices, self._notices = [*self._notices, *self._redis.notices()], []
         return notices
 
-    def clear_hold(self) -> None:
-        """Take a hold away: what it stood for is in the ledger now."""
-        clear_hold(self._client, self._keys)
+    def end_holds(self, request_ids: Sequence[str] = ()) -> set[str]:
+        """
+        End the holds of requests that are decided, and of earlier ones that couldn't be ended.
+
+        Returns:
+            The requests for which there was one.
+        """
+        self._ending.update(request_ids)
+        ended: set[str] = set()
+        for request_id in sorted(self._ending):
+            done = clear_hold(self._client, self._keys, request_id)
+            if isinstance(done, Down):
+                break
+            self._ending.discard(request_id)
+            if done:
+                ended.add(request_id)
+        return ended
 
     def close(self) -> None:
         """Leave what is to stand when the run has ended, and give the lease back."""
@@ -179,6 +202,7 @@ class LedgerPublisher:
         After a fault there is nothing to add; who was fenced leaves the other's keys alone.
         """
         self._client.renew_budget()
+        self._client.urge_budget()
         if self._options.freeze_on_exit and not self._is_left:
             self.publish_fault("the runner has ended (--on-exit freeze)")
 
@@ -225,41 +249,65 @@ class LedgerPublisher:
             self._notices.append(text)
 
 
-def hold(url: str, stream_id: str, text: str) -> str:
+def _owner(now_ms: int) -> str:
+    """Return how this process is told to whoever is refused."""
+    return f"{socket.gethostname()} process {os.getpid()} since {format_time(now_ms)}"
+
+
+def hold(url: str, stream_id: str, text: str, request_id: str) -> str:
     """Set the hold above which nothing is published, and return how that went."""
-    key = parse_stream_id(stream_id)
-    connection = open_redis(url, env=key.env)
-    try:
-        done = set_hold(connection, live_keys(key.env, key.exchange), text)
-    finally:
-        connection.close()
+    with _connected(url, stream_id) as (connection, keys):
+        done = set_hold(connection, keys, text, request_id)
     if isinstance(done, Down):
         return f"no hold could be set in Redis either ({done.reason})"
     return "a hold in Redis keeps everything FROZEN until a runner takes the freeze"
 
 
+def end_hold(url: str, stream_id: str, request_id: str) -> None:
+    """End a hold that was set when its freeze was just being taken."""
+    with _connected(url, stream_id) as (connection, keys):
+        clear_hold(connection, keys, request_id)
+
+
+@contextmanager
+def _connected(url: str, stream_id: str) -> Iterator[tuple[BoundedRedis, LiveKeys]]:
+    """Give a client for a moment, and the stream's keys."""
+    key = parse_stream_id(stream_id)
+    connection = open_redis(url, env=key.env)
+    try:
+        yield connection, live_keys(key.env, key.exchange)
+    finally:
+        connection.close()
+
+
 def publish_once(
-    options: RedisOptions, ledger: Ledger, stream: StreamState, *, force: bool
+    options: RedisOptions, ledger: Ledger, stream: StreamState, *, force: bool, token: int | None
 ) -> Result:
     """
     Publish a stream's state from its ledger, without a run.
 
+    Args:
+        token: of a runner that is known to be gone: its lease is taken over, and given back.
+            Any other lease is in the way.
+
     Raises:
         CannotTell: if no run has begun yet.
     """
-    key = parse_stream_id(stream.id)
-    if key.dry_run:
-        raise CannotTell(f"{key} is a dry run; a dry run publishes nothing")
-    connection = open_redis(options.url, env=key.env)
-    try:
+    if parse_stream_id(stream.id).dry_run:
+        raise CannotTell(f"{stream.id} is a dry run; a dry run publishes nothing")
+    place = LedgerPlace(stream.id, stream.version, ledger.position(stream))
+    publication = publication_of(stream.state, place, ttl_sec=options.ttl_sec)
+    with _connected(options.url, stream.id) as (connection, keys):
         publisher = RedisPublisher(
             connection,
-            live_keys(key.env, key.exchange),
+            keys,
             dead_man=options.dead_man,
             adopt=options.adopt,
             allow_stale=force,
         )
-        place = LedgerPlace(stream.id, stream.version, ledger.position(stream))
-        return publisher.publish(publication_of(stream.state, place, ttl_sec=options.ttl_sec))
-    finally:
-        connection.close()
+        result = publisher.publish(publication)
+        if result.outcome is Outcome.FENCED and token is not None:
+            publisher.acquire_lease(_owner(time.time_ns() // 1_000_000), EXPORT_MS, replaces=token)
+            result = publisher.publish(publication)
+            publisher.release_lease()
+        return result

@@ -90,7 +90,7 @@ def rebuild(
             from cli.export import publish_state  # noqa: PLC0415
 
             options = RedisOptions(url=url, ttl_sec=ttl)
-            publish_state(options, opened, opened.stream(chosen), force=False)
+            publish_state(options, opened, chosen, force=False)
 
 
 def _rebuild_history(ledger: Ledger, folder: Path, chosen: str | None) -> None:

@@ -41,6 +41,7 @@ from ledger.sqlite import remove_ledger
 from ledger.streams import stream_key
 from projections.files import prepare_folder
 from projections.history_manifest import default_folder
+from redis_link.url import parse_redis_url
 
 MOCK_FEED: Final = "mock://healthy"
 
@@ -159,6 +160,9 @@ def run(symbols: str | None, ledger: str | None, iterations: int | None, **given
     """
     env = given["env"]
     url, warning = redis_url_of(given["redis_url"], given["redis_url_file"])
+    if url is not None:
+        # Even where it isn't used, as in a dry run: it would be in the run after this one.
+        parse_redis_url(url, env=env)
     feed = _feed_options(given, url)
     check_source(feed, env=env, redis_url=url)
     secrets = [url, feed.source if feed.scheme in {"ws", "wss"} else None]

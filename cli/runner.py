@@ -151,11 +151,15 @@ class Runner:
     def _attend(self, now_ms: int) -> None:
         """See to operators' requests; each is answered when what it led to is put out."""
         appended = self._note(self._attendant.attend(now_ms))
-        if self._attendant.ends_hold:
-            self._outputs.clear_hold()
+        settled = self._attendant.settled
+        if appended:
+            self._outputs.hurry()
+        ended = self._outputs.end_holds(settled)
         if appended:
             self._put_out()
-        self._attendant.answer()
+        self._attendant.answer(ended)
+        # Whoever lost patience just now may have set the hold since, and not seen the answer.
+        self._outputs.end_holds(settled)
         self._attend_due_ms = now_ms + ATTEND_EVERY_MS
 
     def _observe(self, readings: WindowReadings) -> None:

@@ -139,7 +139,9 @@ def _open_redis(options: RunOptions) -> "BoundedRedis | None":
     from redis_link.budget import TIMEOUT_SEC, Budget  # noqa: PLC0415
     from redis_link.client import open_redis  # noqa: PLC0415
 
-    budget = Budget(kept_sec=TIMEOUT_SEC / 2 if publishes else 0.0)
+    # Two fifths each for feed and publication, and the rest for what operators ask in between.
+    fifth_sec = TIMEOUT_SEC / 5
+    budget = Budget(kept_sec=2 * fifth_sec, urgent_sec=fifth_sec) if publishes else Budget()
     return open_redis(options.redis.url, env=options.key.env, budget=budget)
 
 

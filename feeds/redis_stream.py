@@ -9,6 +9,7 @@ levels and samples ahead of their window are then as they were, and what was lat
 The ids must be times in milliseconds that don't fall, as Redis makes them. Source: issue 3, Feeds.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
@@ -28,6 +29,10 @@ COLLECT_SEC: Final = 10.0
 
 _JSON_FIELDS: Final = ("data", "json", "payload")
 
+_DESCRIPTION: Final = re.compile(
+    r"redis-stream:(?:unix socket|\S+/(?P<database>\d+)) (?P<key>.*)", re.DOTALL
+)
+
 Progress = Literal["whole", "behind", "missing", "unreachable"]
 """How reading on went: to the end; not so far in time; no stream; no answer."""
 
@@ -39,6 +44,17 @@ def resume_windows(
     max_age_ms = 2 * interval_ms if kpi_max_age_ms is None else kpi_max_age_ms
     past_ms = max(lookback_windows * interval_ms, max_age_ms) + lateness_ms
     return -(-past_ms // interval_ms) + 1
+
+
+def stream_of(description: str) -> tuple[str | None, str] | None:
+    """
+    Return the database and the key of a described stream; None for the database of a unix socket.
+
+    A run goes on where another one was only if that read the same stream. The server's address
+    isn't of it: whoever moves or promotes a server takes its streams with their ids along.
+    """
+    found = _DESCRIPTION.fullmatch(description)
+    return None if found is None else (found["database"], found["key"])
 
 
 class RedisStreamFeed:

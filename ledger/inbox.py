@@ -61,10 +61,15 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What became of a request: `refused` says why not, if it wasn't done."""
+    """
+    What became of a request: `refused` says why not, if it wasn't done.
+
+    `note` is what was done instead of an event.
+    """
 
     version: int
     refused: str | None = None
+    note: str | None = None
 
 
 class Inbox:

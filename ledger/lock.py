@@ -10,6 +10,8 @@ import fcntl
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -68,11 +70,14 @@ class StreamLock:
         except OSError as error:
             raise LedgerDamaged(f"{self._path} can't be made: {error.strerror}") from error
         if not _take(descriptor):
-            os.close(descriptor)
-            raise AnotherWriter(
-                f"{self._stream_id} is held by {_holder_of(self._path) or 'another process'}; "
-                "one runner per env and exchange"
-            )
+            holder = _holder_of(self._path)
+            # Nobody alive is named: whoever had it for a moment has let go by now.
+            if holder is not None or not _take(descriptor):
+                os.close(descriptor)
+                raise AnotherWriter(
+                    f"{self._stream_id} is held by {holder or 'another process'}; "
+                    "one runner per env and exchange"
+                )
         self._descriptor = descriptor
         before = _read_holder(self._path)
         self._write(replace(self._me, fencing_token=before.fencing_token if before else None))
@@ -116,6 +121,29 @@ def _take(descriptor: int) -> bool:
             time.sleep(0.01)
         else:
             return True
+
+
+@contextmanager
+def token_left_behind(location: LedgerLocation, stream_id: str) -> Iterator[int | None]:
+    """
+    Hold a stream that nobody holds for a moment, and give the fencing token that is free with it.
+
+    None, and nothing is held, if somebody has the stream, or if it can't be told that the last
+    holder is gone: it was on another machine, or the process is there. The lock file of a ledger
+    that was copied names a runner that may well live, whose lease mustn't be taken.
+    """
+    path = _lock_path(location, stream_id)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        last = _read_holder(path) if _take(descriptor) else None
+        is_gone = last is not None and last.host == socket.gethostname() and not _may_live(last)
+        yield last.fencing_token if last is not None and is_gone else None
+    finally:
+        os.close(descriptor)
 
 
 def stream_holder(location: LedgerLocation, stream_id: str) -> Holder | None:

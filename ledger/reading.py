@@ -196,6 +196,30 @@ def last_observations(ledger: Ledger, stream_id: str, count: int) -> list[KpiObs
     return found[-count:]
 
 
+def last_observations_by(
+    ledger: Ledger, stream: StreamState, count: int, is_meant: Callable[[RunStarted], bool]
+) -> list[KpiObserved]:
+    """
+    Return the last observations of the last runs that are meant, at most `count`, in order.
+
+    What another run has observed in between ends them: the ones before it are no continuation.
+    """
+    found: list[KpiObserved] = []
+    run = stream.state.run
+    before = stream.version + 1
+    while before > 1 and len(found) < count:
+        after = max(0, before - 1 - count)
+        for record in reversed(ledger.page(stream.id, after=after, limit=before - 1 - after)):
+            if run is None or not is_meant(run):
+                return found[:count][::-1]
+            if isinstance(record.event, KpiObserved):
+                found.append(record.event)
+            elif isinstance(record.event, RunStarted):
+                run = ledger.stream(stream.id, version=record.version - 1).state.run
+        before = after + 1
+    return found[:count][::-1]
+
+
 def _last_observed(ledger: Ledger, stream_id: str, is_before: Callable[[KpiObserved], bool]) -> int:
     """Bisect for the version of the last observation before a time; 0 if there is none."""
     low, high = 1, ledger.last_version(stream_id) + 1

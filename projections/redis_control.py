@@ -111,32 +111,43 @@ def release_lease(connection: BoundedRedis, keys: LiveKeys, lease: Lease) -> boo
 
 
 def set_hold(
-    connection: BoundedRedis, keys: LiveKeys, text: str, *, ttl_sec: int = TTL_SEC
+    connection: BoundedRedis,
+    keys: LiveKeys,
+    text: str,
+    request_id: str,
+    *,
+    ttl_sec: int = TTL_SEC,
 ) -> Down | None:
     """
     Freeze what is published, and let nothing above FROZEN be published until `clear_hold`.
 
     Args:
-        text: who and why.
+        text: who and why, on one line.
+        request_id: the request that the hold stands for; it ends with that one alone.
         ttl_sec: how long the frozen keys live, in s; the hold itself has no end.
     """
     try:
         with connection.bounded():
             symbols = _read(connection, keys).symbols
-            fields = {"state": "FROZEN", "throttle": "0.0", "fault": f"held: {text}"}
+            line = f"{text}{_mark(request_id)}"
+            fields = {"state": "FROZEN", "throttle": "0.0", "fault": f"held: {line}"}
             fields |= {f"throttle:{symbol}": "0.0" for symbol in symbols}
             flat = [item for field in fields.items() for item in field]
             names = [keys.hold, keys.state, keys.summary, *map(keys.throttle, symbols)]
-            connection.run(_HOLD, names, [text, ttl_sec * 1000, *flat])
+            connection.run(_HOLD, names, [line, ttl_sec * 1000, *flat])
     except DOWN_ERRORS as error:
         return down(connection, error)
     return None
 
 
-def clear_hold(connection: BoundedRedis, keys: LiveKeys) -> bool | Down:
-    """Return whether there was a hold, and end it; the next window publishes what it decides."""
+def clear_hold(connection: BoundedRedis, keys: LiveKeys, request_id: str) -> bool | Down:
+    """
+    Return whether there was a hold for this request, and end it.
+
+    If it was the last one, the next window publishes what it decides.
+    """
     try:
-        return bool(connection.run(_CLEAR, [keys.hold], []))
+        return bool(connection.run(_CLEAR, [keys.hold], [_mark(request_id)]))
     except DOWN_ERRORS as error:
         return down(connection, error)
 
@@ -171,6 +182,11 @@ def _read(connection: BoundedRedis, keys: LiveKeys) -> Published:
 def well_formed(symbols: Sequence[str]) -> tuple[str, ...]:
     """Return those that are symbols: the others may not become part of a key."""
     return tuple(filter(SYMBOL_PATTERN.fullmatch, symbols))
+
+
+def _mark(request_id: str) -> str:
+    """Return what the line of a request's hold ends with."""
+    return f" (request {request_id})"
 
 
 def _state(text: str) -> TradingState:

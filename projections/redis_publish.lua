@@ -77,6 +77,7 @@ if #dropped > 0 then return { 'UNDECLARED', table.concat(dropped, ',') } end
 
 -- 4. Under a hold, and in a fault, nothing above FROZEN and 0.0.
 local hold = text_of(HOLD)
+if hold then hold = string.gsub(hold, '\n', '; ') end
 local is_frozen = message.is_fault or hold ~= nil
 local new = { [STATE] = is_frozen and 'FROZEN' or message.state }
 local field = { [STATE] = 'state' }

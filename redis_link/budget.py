@@ -26,19 +26,33 @@ class Budget:
     """
     How long failures may still take until it is renewed, which is once a window.
 
-    Attributes:
+    Args:
+        limit_sec: for all of a window.
         kept_sec: what readers leave to publication, so that an answer too long for one window's
-            time never keeps FROZEN from being published; in s.
+            time never keeps FROZEN from being published.
+        urgent_sec: what a window's own work leaves to what can't wait for the next one.
+
+    Attributes:
+        left_sec: how long failures may take from now on.
     """
 
-    def __init__(self, limit_sec: float = TIMEOUT_SEC, *, kept_sec: float = 0.0) -> None:
+    def __init__(
+        self, limit_sec: float = TIMEOUT_SEC, *, kept_sec: float = 0.0, urgent_sec: float = 0.0
+    ) -> None:
         self._limit_sec = limit_sec
+        self._urgent_sec = urgent_sec
         self.kept_sec = kept_sec
-        self.left_sec = limit_sec
+        self.renew()
 
     def renew(self) -> None:
         """Begin another window."""
-        self.left_sec = self._limit_sec
+        self._held_back_sec = self._urgent_sec
+        self.left_sec = self._limit_sec - self._urgent_sec
+
+    def urge(self) -> None:
+        """Give what is left for urgent things out: an operator's freeze is to be published."""
+        self.left_sec += self._held_back_sec
+        self._held_back_sec = 0.0
 
     def spend(self, sec: float) -> None:
         """Subtract what an exchange took that came to nothing."""

@@ -70,6 +70,11 @@ class BoundedRedis(Redis):
         if self._deadline.budget is not None:
             self._deadline.budget.renew()
 
+    def urge_budget(self) -> None:
+        """Let what comes now have what is kept for urgent things of the window's budget."""
+        if self._deadline.budget is not None:
+            self._deadline.budget.urge()
+
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """
         Return the command's answer.

@@ -38,6 +38,13 @@ def nothing_was_written(folder: Path) -> bool:
         (["--exchange", "by:bit"], "--exchange: expected 1 to 32 of a-z 0-9 _ -"),
         (["--feed", "mock://nothing"], "healthy"),
         (
+            [
+                *("--env", "prod", "--dry-run", "--feed", "ws://127.0.0.1:1/x"),
+                *("--redis-url", "rediss://redis.example.com?ssl_cert_reqs=none"),
+            ],
+            "the URL switches certificate checks off",
+        ),
+        (
             ["--feed", "ftp://x"],
             "--feed: expected mock://SCENARIO?seed=N, file:PATH, redis",
         ),

@@ -22,7 +22,7 @@ from domain.kpis import Defect
 from domain.windows import SymbolReadings, WindowReadings
 from feeds.aggregation import Aggregator
 from feeds.base import LiveFeed
-from feeds.redis_stream import RedisStreamFeed, resume_windows
+from feeds.redis_stream import RedisStreamFeed, resume_windows, stream_of
 from feeds.samples import Fill, MalformedSample, parse_message
 from redis_link.client import BoundedRedis, open_redis
 
@@ -514,6 +514,22 @@ def test_a_limited_user_is_enough_and_isnt_shown(server: RedisServer, make: Any)
     feed = make(f"redis://reader:s3cret@127.0.0.1:{server.port}/0")
     assert fills_of(collect(feed, 0)) == {"BTCUSDT": 1}
     assert feed.description == f"redis-stream:127.0.0.1:{server.port}/0 {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ("redis-stream:127.0.0.1:6379/0 fills", ("0", "fills")),
+        ("redis-stream:redis.example.com:7000/12 a b 0/1 c", ("12", "a b 0/1 c")),
+        ("redis-stream:unix socket fills", (None, "fills")),
+        ("redis:127.0.0.1:6379/0 fills", None),
+        ("mock://healthy?seed=0", None),
+    ],
+)
+def test_what_stream_a_description_means(
+    description: str, expected: tuple[str | None, str] | None
+) -> None:
+    assert stream_of(description) == expected
 
 
 @pytest.mark.parametrize("position", ["", "5", "a-b", "1-2-3", "-1-0", "1" * 50 + "-0"])

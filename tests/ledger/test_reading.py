@@ -5,6 +5,7 @@ import pytest
 from ledger_examples import (
     MINUTE_MS,
     ORIGIN_MS,
+    START,
     STREAM,
     begin,
     open_at,
@@ -12,6 +13,7 @@ from ledger_examples import (
     tell,
     window,
 )
+from msgspec.structs import replace
 
 from domain.commands import (
     ApplyOverride,
@@ -23,7 +25,7 @@ from domain.commands import (
 )
 from domain.events import KpiObserved, Override, OverrideKind
 from ledger.application import Ledger, StreamState
-from ledger.reading import first_version_from, stream_at_time
+from ledger.reading import first_version_from, last_observations_by, stream_at_time
 
 FREEZE = Override(
     id="o-1", kind=OverrideKind.FREEZE, actor="ann", reason="look",
@@ -156,3 +158,26 @@ def test_the_first_version_of_a_window_is_found_wherever_it_is(ledger: Ledger) -
     assert first_version_from(ledger, STREAM, at(0.5)) == 4
     assert first_version_from(ledger, STREAM, at(100)) == stream.version + 1
     assert first_version_from(ledger, "dev:none", at(0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("feeds", "expected"),
+    [
+        (("a", "a", "a"), [1, 2, 3, 4, 5]),
+        (("b", "a", "a"), [2, 3, 4, 5]),
+        (("a", "b", "a"), [4, 5]),
+        (("a", "a", "b"), []),
+    ],
+)
+def test_the_last_observations_go_back_to_the_last_run_of_another_feed(
+    ledger: Ledger, feeds: tuple[str, ...], expected: list[int]
+) -> None:
+    stream = begin(ledger)
+    for run, feed in enumerate(feeds):
+        start = replace(START, run_id=f"run-{run}", feed=feed)
+        stream = tell(ledger, stream, [start, window(2 * run), window(2 * run + 1)])
+    for count in (1, 2, 5):
+        found = last_observations_by(ledger, stream, count, lambda run: run.feed == "a")
+        windows = [(seen.window - ORIGIN_MS) // MINUTE_MS for seen in found]
+        assert windows == expected[-count:]
+    assert last_observations_by(ledger, StreamState("dev:none"), 5, lambda _: True) == []

@@ -13,6 +13,8 @@ from live_support import (
     Market,
     Run,
     assert_outputs_agree,
+    command,
+    events,
     hash_run,
     let_windows_pass,
     running_redis,
@@ -23,7 +25,7 @@ from live_support import (
 from support import GOOD
 from websocket_market import WebSocketMarket
 
-from domain.events import KpiObserved
+from domain.events import KpiObserved, TradedWhileFrozen
 from domain.kpis import Defect, Reading
 from domain.windows import NOTHING
 from feeds.aggregation import Aggregator
@@ -106,12 +108,13 @@ def test_a_hash_without_ts_is_no_data_in_prod_unless_allowed(
 class Fills:
     """Fills as a bot writes them into a stream, with what the recorder has to make of them."""
 
-    def __init__(self, server: LiveRedis) -> None:
+    def __init__(self, server: LiveRedis, key: str = STREAM) -> None:
         self.all: list[dict[str, str]] = []
+        self._key = key
         self._client: Any = server.client
         self._chance = random.Random(7)
 
-    def write(self, count: int = 20) -> None:
+    def write(self, count: int = 20, **changes: str) -> None:
         for number in range(count):
             price = 100.0 + self._chance.random()
             fields = {
@@ -126,8 +129,9 @@ class Fills:
                 "latency_ms": repr(100 + 100 * self._chance.random()),
                 "position_notional": repr(self._chance.gauss(0, 500)),
                 "limit_notional": "5000",
+                **changes,
             }
-            self._client.xadd(STREAM, fields)
+            self._client.xadd(self._key, fields)
             self.all.append(fields)
 
     def compare(self, seen: list[KpiObserved], *, lateness_ms: int) -> None:
@@ -186,6 +190,79 @@ def test_a_stream_is_read_once_over_kills_and_restarts(server: LiveRedis, tmp_pa
     written = [int(fields["ts"]) for fields in fills.all]
     assert counted == sum(ts - ts % INTERVAL_MS in inside for ts in written) > 100
     assert not [observed for observed in recorded if observed.feed_counts.get("late")]
+    assert_outputs_agree(tmp_path, server)
+
+
+def test_another_key_is_not_read_from_where_the_old_one_was_left(
+    server: LiveRedis, tmp_path: Path
+) -> None:
+    """There and back again: neither key's positions mean anything in the other."""
+    steady = steady_policy(tmp_path)
+    for turn, key in enumerate(("fills:a", "fills:b", "fills:a")):
+        fills, seen = Fills(server, key), len(windows(tmp_path))
+        options = hash_run(server.url, "--feed", f"redis-stream:{key}", *steady)
+        with Run(tmp_path, *options) as run:
+
+            def has_fills(seen: int = seen, fills: Fills = fills) -> list[KpiObserved]:
+                fills.write(1)
+                return [window for window in windows(tmp_path)[seen:] if has_edge(window)]
+
+            wait_for(has_fills, "a window with an edge")
+            assert run.stop() == 0
+        assert "trimmed" not in run.output, f"run {turn}: {run.output}"
+        for window in windows(tmp_path)[seen:]:
+            assert "trimmed" not in window.feed_counts
+            assert Defect.DISCONNECTED not in kpis(window, BTC).values()
+    # With the same key it goes on; an entry that is gone is then missed.
+    server.client.xtrim("fills:a", maxlen=0, approximate=False)
+    Fills(server, "fills:a").write(1)
+    with Run(tmp_path, *options) as run:
+        run.says("trimmed")
+        assert run.stop() == 0
+
+
+def has_edge(window: KpiObserved) -> bool:
+    return isinstance(kpis(window, BTC).get("edge_bps"), float)
+
+
+def test_fills_that_go_on_after_a_freeze_are_reported_and_counted(
+    server: LiveRedis, tmp_path: Path
+) -> None:
+    """The bot doesn't look at the keys: the ledger, the summary and the output say so."""
+    options = hash_run(server.url, "--feed", f"redis-stream:{STREAM}", symbols=BTC)
+    ended = threading.Event()
+
+    def trade() -> None:
+        fills = Fills(server)
+        while not ended.wait(0.05):
+            fills.write(1, symbol=BTC, side="buy", position_notional="", limit_notional="")
+
+    bot = threading.Thread(target=trade, daemon=True)
+    with Run(tmp_path, *options, *steady_policy(tmp_path)) as run:
+        wait_for(lambda: server.get(STATE) == "ACTIVE", "ACTIVE")
+        bot.start()
+        try:
+            wait_for(lambda: has_edge(windows(tmp_path)[-1]), "a window with fills")
+            assert not events(tmp_path, TradedWhileFrozen)
+            words = ("--ledger", "l.sqlite", "--reason", "a test", "--by", "ann")
+            frozen = command(tmp_path, "override", "freeze", *words)
+            assert frozen.code == 0, frozen.err
+            frozen_ms = time.time_ns() // 1_000_000
+            reports = wait_for(lambda: events(tmp_path, TradedWhileFrozen), "a report")
+            run.says("the bot doesn't obey")
+            wait_for(lambda: server.summary()["count:fills_while_frozen"] != "0", "the count")
+        finally:
+            ended.set()
+            bot.join()
+        assert run.stop() == 0
+    first = reports[0]
+    assert first.symbol == BTC
+    assert first.frozen_since_ms <= frozen_ms
+    # Orders that were under way when 0.0 was published are no disobedience.
+    assert first.filled_at_ms > first.frozen_since_ms + 5_000
+    assert first.notional > 0
+    count = str(len(events(tmp_path, TradedWhileFrozen)))
+    assert server.summary()["count:fills_while_frozen"] == count
     assert_outputs_agree(tmp_path, server)
 
 

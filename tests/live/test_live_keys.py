@@ -1,6 +1,7 @@
 """What the guide says of the Redis keys, against a run that publishes them."""
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from live_support import (
     command,
     events,
     hash_run,
+    let_windows_pass,
     mock_run,
     python,
     running_redis,
@@ -29,6 +31,7 @@ from domain.events import RunStopped
 from domain.windows import format_time
 
 PROD = "prod:bybit:live:"
+LEASE = "dev:bybit:live:lease"
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +226,61 @@ def test_export_before_valid_until_needs_no_force(server: LiveRedis, tmp_path: P
     assert done.code == 0, done.err
     assert server.get("dev:bybit:live:state") == "ACTIVE"
     assert_outputs_agree(tmp_path, server)
+
+
+def test_export_takes_over_from_a_runner_that_was_killed_here_and_gives_the_lease_back(
+    server: LiveRedis, tmp_path: Path
+) -> None:
+    options = mock_run(server.url, "--lateness", "600")
+    with Run(tmp_path, *options) as run:
+        wait_for(lambda: server.get("dev:bybit:live:state") == "ACTIVE", "ACTIVE")
+        run.kill()
+    server.client.delete("dev:bybit:live:state", "dev:bybit:live:summary")
+    server.client.persist(LEASE)
+    words = ("export", "--ledger", "l.sqlite", "--redis-url", server.url)
+    done = command(tmp_path, *words)
+    assert done.code == 0, done.err
+    assert server.get("dev:bybit:live:state") == "ACTIVE"
+    assert not server.client.exists(LEASE)
+    with Run(tmp_path, *options, "--iterations", "1") as run:
+        assert run.ended() == 0, run.output
+    assert_outputs_agree(tmp_path, server)
+
+
+def test_export_of_a_copied_ledger_leaves_the_lease_to_the_runner_that_lives(
+    server: LiveRedis, tmp_path: Path
+) -> None:
+    here, copied = tmp_path / "here", tmp_path / "copied"
+    words = ("export", "--ledger", "l.sqlite", "--redis-url", server.url, "--force")
+    with Run(here, *mock_run(server.url)) as run:
+        wait_for(lambda: server.get("dev:bybit:live:state") == "ACTIVE", "ACTIVE")
+        token = server.client.hget(LEASE, "token")
+        shutil.copytree(here, copied)
+        # The copy's lock is free, and its file names a process that is there.
+        for _ in range(2):
+            refused = command(copied, *words)
+            assert (refused.code, "FENCED" in refused.err) == (4, True), refused.err
+        assert command(here, *words).code == 4, "beside a runner it is refused as well"
+        assert server.client.hget(LEASE, "token") == token
+        let_windows_pass(here)
+        assert run.stop() == 0
+    assert_outputs_agree(here, server)
+
+
+def test_a_runner_of_another_machine_may_live_so_that_its_lease_is_left(
+    server: LiveRedis, tmp_path: Path
+) -> None:
+    with Run(tmp_path, *mock_run(server.url)) as run:
+        wait_for(lambda: server.get("dev:bybit:live:state") == "ACTIVE", "ACTIVE")
+        run.kill()
+    server.client.persist(LEASE)
+    lock = tmp_path / "l.sqlite.dev.bybit.lock"
+    holder = json.loads(lock.read_text())
+    lock.write_text(json.dumps(holder | {"host": "elsewhere"}))
+    words = ("export", "--ledger", "l.sqlite", "--redis-url", server.url, "--force")
+    assert command(tmp_path, *words).code == 4
+    assert server.client.exists(LEASE)
+    server.client.delete(LEASE)
 
 
 def test_export_leaves_another_ledgers_keys_alone(server: LiveRedis, tmp_path: Path) -> None:

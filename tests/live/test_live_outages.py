@@ -1,6 +1,8 @@
 """Redis comes and goes, and the ledger breaks: decisions go on, or everything is FROZEN."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from live_support import (
     Run,
     artifact,
     assert_outputs_agree,
+    command,
     events,
     hash_run,
     last_version,
@@ -140,3 +143,21 @@ def test_a_black_hole_is_asked_once_a_window_by_feed_and_publication_together(
         assert hole.accepted <= asked + 3, "what is left at the end is bounded, too"
     assert run.output.count("Redis is down") == 1, run.output
     assert artifact(tmp_path)["ledger"]["version"] == last_version(tmp_path)
+
+
+def test_a_freeze_is_published_though_redis_was_away_before_in_the_same_window(
+    server: LiveRedis, tmp_path: Path
+) -> None:
+    """The next window is half an hour away; what is asked now is in Redis now."""
+    redis_process = server.client.info("server")["process_id"]
+    os.kill(redis_process, signal.SIGSTOP)
+    with Run(tmp_path, *mock_run(server.url, interval="3600")) as run:
+        try:
+            run.says("Redis is down")
+        finally:
+            os.kill(redis_process, signal.SIGCONT)
+        words = ("--ledger", "l.sqlite", "--reason", "a test", "--by", "ann")
+        frozen = command(tmp_path, "override", "freeze", *words)
+        assert frozen.code == 0, frozen.err
+        assert server.get(STATE) == "FROZEN"
+        assert run.stop() == 0

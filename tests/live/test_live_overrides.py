@@ -26,9 +26,11 @@ from live_support import (
     wait_for,
     windows,
 )
+from redis_proxy import proxied
 from support import Outcome, live, row, write_jsonl
 
 from cli.override import override as override_group
+from cli.publishing import hold
 from domain.events import Override, OverrideApplied, OverrideEnded, OverrideKind
 from ledger.inbox import Clearance, Inbox, Request
 from ledger.location import LedgerLocation
@@ -245,6 +247,73 @@ def test_a_freeze_that_ran_out_before_the_next_start_leaves_no_hold(
         assert server.get(HOLD) is None
         wait_for(lambda: server.get(STATE) == "ACTIVE", "ACTIVE")
         assert later.stop() == 0
+
+
+def test_a_hold_for_another_ledgers_stream_is_ended_by_its_own_request_alone(
+    server: LiveRedis, run: Run, tmp_path: Path
+) -> None:
+    """The other ledger's runner is gone for good; ours takes freezes and clearances meanwhile."""
+    other = tmp_path / "other"
+    with Run(other, *mock_run(None, "--iterations", "1")) as once:
+        assert once.ended() == 0
+    waits = override(other, "freeze", "--redis-url", server.url)
+    assert waits.code == 3
+    theirs = listed(other)["waiting"][0]["id"]
+    ours = done(tmp_path, "freeze")
+    assert theirs in str(server.get(HOLD)) and ours not in str(server.get(HOLD))
+    done(tmp_path, "clear", ours)
+    assert theirs in str(server.get(HOLD))
+    let_windows_pass(tmp_path, 3)
+    assert (server.get(STATE), server.get(BTC)) == ("FROZEN", "0.0")
+    assert theirs in server.summary()["fault"], "so that one knows what to clear"
+    # An explicit clear ends it, whichever ledger the freeze is of; nothing else is recorded.
+    cleared = override(tmp_path, "clear", theirs)
+    assert cleared.code == 0, cleared.err
+    assert f"the hold of {theirs} in Redis is ended" in cleared.out
+    assert server.get(HOLD) is None
+    wait_for(lambda: server.get(STATE) == "ACTIVE", "ACTIVE")
+    assert override(tmp_path, "clear", theirs).code == 2
+    assert run.stop() == 0
+    assert_outputs_agree(tmp_path, server)
+
+
+def test_a_freeze_that_is_taken_while_its_hold_is_being_set_leaves_no_hold(
+    server: LiveRedis, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_hold(*args: str) -> str:
+        run.signal(signal.SIGCONT)
+        wait_for(lambda: [name for name in inbox_files(tmp_path) if "answer" in name], "an answer")
+        # Only now, when the runner has ended whatever hold there was.
+        let_windows_pass(tmp_path, 1)
+        return hold(*args)
+
+    monkeypatch.setattr("cli.override.hold", slow_hold)
+    run.signal(signal.SIGSTOP)
+    done_here(tmp_path, "freeze", "--redis-url", server.url)
+    assert server.get(HOLD) is None
+    assert server.get(STATE) == "FROZEN"
+    assert run.stop() == 0
+
+
+def test_a_hold_that_could_not_be_ended_in_time_is_ended_when_redis_is_back(
+    server: LiveRedis, tmp_path: Path
+) -> None:
+    with (
+        proxied(server.port) as proxy,
+        Run(tmp_path, *mock_run(proxy.url, *steady_policy(tmp_path))) as run,
+    ):
+        wait_for(lambda: server.get(STATE) == "ACTIVE", "ACTIVE")
+        run.signal(signal.SIGSTOP)
+        assert override(tmp_path, "freeze", "--redis-url", server.url).code == 3
+        proxy.mode = "hole"
+        run.signal(signal.SIGCONT)
+        wait_for(lambda: not listed(tmp_path)["waiting"], "the freeze to be taken")
+        assert server.get(HOLD) is not None
+        proxy.mode = "pass"
+        wait_for(lambda: server.get(HOLD) is None, "the end of the hold")
+        assert server.get(STATE) == "FROZEN"
+        assert run.stop() == 0
+    assert_outputs_agree(tmp_path, server)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

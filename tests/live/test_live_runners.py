@@ -237,6 +237,8 @@ def test_a_restart_waits_for_no_lease_that_was_taken_once_redis_was_back(
         wait_for(lambda: windows(tmp_path), "a window")
         server.restart()
         wait_for(lambda: server.get(STATE), "a publication")
+        lock = tmp_path / "l.sqlite.dev.bybit.lock"
+        wait_for(lambda: "fencing_token" in lock.read_text(), "the token to be noted")
         one.kill()
     with Run(tmp_path, *mock_run(server.url, "--iterations", "1")) as two:
         assert two.ended() == 0, two.output

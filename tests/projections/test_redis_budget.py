@@ -122,3 +122,23 @@ def test_without_publication_a_feed_has_the_whole_timeout(server: Server, proxy:
     with shared(proxy.url, kept_sec=0.0) as (client, _):
         assert read(client) == "no answer within 0.5 s"
         assert "not asked again" in read(client)
+
+
+def test_what_an_operator_asks_has_a_part_of_its_own_once(server: Server, proxy: Proxy) -> None:
+    proxy.mode = "hole"
+    budget = Budget(urgent_sec=0.1)
+    client = open_redis(proxy.url, env="dev", budget=budget)
+    publisher = RedisPublisher(client, KEYS)
+    frozen = Stream().window(BTCUSDT=CRIT).publication()
+    try:
+        assert "within 0.4 s" in publisher.publish(frozen).detail
+        assert "not asked again" in publisher.publish(frozen).detail
+        client.urge_budget()
+        assert "within 0.1 s" in publisher.publish(frozen).detail
+        client.urge_budget()
+        assert "not asked again" in publisher.publish(frozen).detail
+        assert proxy.accepted == 2
+        client.renew_budget()
+        assert "within 0.4 s" in publisher.publish(frozen).detail
+    finally:
+        client.close()

@@ -16,7 +16,7 @@ from redis_proxy import Authority, proxied
 from redis_support import BTC, CRIT, KEYS, Server, Stream, connected, publishing, wait_until
 
 from domain.errors import BadInput
-from projections.redis_control import set_hold
+from projections.redis_control import clear_hold, set_hold
 from projections.redis_exchange import Outcome
 from projections.redis_publisher import RedisPublisher
 from redis_link.client import open_redis
@@ -121,7 +121,8 @@ def test_a_user_limited_as_documented_can_do_all_and_touch_nothing_else(server: 
         accepted = publisher.publish(publication, acknowledged=foreign)
         assert accepted.outcome is Outcome.ACCEPTED
         assert publisher.publish_fault(publication, "x").outcome is Outcome.ACCEPTED
-        assert set_hold(user, KEYS, "x") is None
+        assert set_hold(user, KEYS, "x", "1") is None
+        assert clear_hold(user, KEYS, "1") is True
         publisher.release_lease()
         assert lease is not None
         assert publisher.notices() == []

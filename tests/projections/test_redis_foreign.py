@@ -200,9 +200,9 @@ def test_a_fault_goes_before_what_was_written_by_hand(
 def test_a_hold_freezes_at_once_and_until_it_is_cleared(
     server: Server, publisher: RedisPublisher, stream: Stream
 ) -> None:
-    text = "kim: the exchange is on fire"
+    text = "kim: the exchange is on fire (request 7)"
     with connected(server.url) as operator:
-        assert set_hold(operator, KEYS, text) is None
+        assert set_hold(operator, KEYS, text.removesuffix(" (request 7)"), "7") is None
         state = (server.value("state"), server.throttle(BTC), server.throttle(ETH))
         assert state == ("FROZEN", "0.0", "0.0")
         summary = server.summary()
@@ -216,8 +216,8 @@ def test_a_hold_freezes_at_once_and_until_it_is_cleared(
             state = (server.value("state"), server.throttle(BTC), server.summary()["fault"])
             assert state == ("FROZEN", "0.0", f"held: {text}")
         assert server.summary()["version"] == str(stream.version)
-        assert clear_hold(operator, KEYS) is True
-        assert clear_hold(operator, KEYS) is False
+        assert clear_hold(operator, KEYS, "7") is True
+        assert clear_hold(operator, KEYS, "7") is False
     result = publisher.publish(stream.publication())
     assert result.outcome is Outcome.NOT_NEWER, "nothing rises before the next window"
     result = publisher.publish(stream.window().publication())
@@ -226,12 +226,50 @@ def test_a_hold_freezes_at_once_and_until_it_is_cleared(
     assert server.summary()["fault"] == ""
 
 
+def test_a_hold_is_ended_by_its_own_request_and_by_no_other(
+    server: Server, publisher: RedisPublisher, stream: Stream
+) -> None:
+    with connected(server.url) as operator:
+        set_hold(operator, KEYS, "ann: a drill", "7")
+        set_hold(operator, KEYS, "bob: (request 7) is no drill", "8")
+        set_hold(operator, KEYS, "bob: (request 7) is no drill", "8")
+        both = "ann: a drill (request 7); bob: (request 7) is no drill (request 8)"
+        assert publisher.publish(stream.window().publication()).detail == both
+        assert clear_hold(operator, KEYS, "17") is clear_hold(operator, KEYS, "") is False
+        assert publisher.publish(stream.window().publication()).detail == both
+        assert clear_hold(operator, KEYS, "7") is True
+        rest = "bob: (request 7) is no drill (request 8)"
+        assert publisher.publish(stream.window().publication()).detail == rest
+        assert server.value("state") == "FROZEN"
+        assert clear_hold(operator, KEYS, "8") is True
+        assert publisher.publish(stream.window().publication()).detail == ""
+        assert (server.value("state"), server.value("hold")) == ("ACTIVE", None)
+
+
+@pytest.mark.parametrize("kind", ["text", "list"])
+def test_a_hold_set_by_hand_is_ended_by_hand_alone(
+    server: Server, publisher: RedisPublisher, stream: Stream, kind: str
+) -> None:
+    if kind == "text":
+        server.admin.set(KEYS.hold, "by hand")
+    else:
+        server.admin.rpush(KEYS.hold, "by hand")
+    with connected(server.url) as operator:
+        set_hold(operator, KEYS, "ann: a drill", "7")
+        clear_hold(operator, KEYS, "7")
+        assert publisher.publish(stream.window().publication()).outcome is Outcome.ACCEPTED
+        assert server.value("state") == "FROZEN"
+        server.admin.delete(KEYS.hold)
+        publisher.publish(stream.window().publication())
+        assert server.value("state") == "ACTIVE"
+
+
 def test_a_hold_that_ends_before_the_next_window_is_no_foreign_write(
     server: Server, publisher: RedisPublisher, stream: Stream
 ) -> None:
     with connected(server.url) as operator:
-        set_hold(operator, KEYS, "a drill")
-        clear_hold(operator, KEYS)
+        set_hold(operator, KEYS, "a drill", "7")
+        clear_hold(operator, KEYS, "7")
     assert publisher.read_foreign(stream.publication()) == ()
     assert publisher.publish(stream.window().publication()).foreign == ()
 
@@ -240,7 +278,7 @@ def test_a_hold_comes_before_anything_is_published(
     server: Server, publisher: RedisPublisher
 ) -> None:
     with connected(server.url) as operator:
-        set_hold(operator, KEYS, "not yet")
+        set_hold(operator, KEYS, "not yet", "7")
     assert server.value("state") == "FROZEN"
     assert server.summary() == {}
     publisher.publish(Stream().window().publication())

@@ -158,8 +158,8 @@ def test_no_server_at_all_is_down(server: Server) -> None:
             assert isinstance(publisher.published_state(), Down)
             assert publisher.read_foreign(Stream().window().publication()) == ()
         with connected(url) as connection:
-            assert isinstance(set_hold(connection, KEYS, "x"), Down)
-            assert isinstance(clear_hold(connection, KEYS), Down)
+            assert isinstance(set_hold(connection, KEYS, "x", "1"), Down)
+            assert isinstance(clear_hold(connection, KEYS, "1"), Down)
 
 
 def test_a_name_that_hangs_is_down_within_the_bound(
