@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ARTIFACTS: Final = "artifacts"
 HISTORY: Final = "history"
 REDIS: Final = "redis"
+HISTORY: Final = "history"
+NOTIFICATIONS: Final = "notifications"
 
 _LOOK_BACK: Final = 100
 """How many records are looked through for when a window was last decided."""
@@ -52,10 +54,24 @@ class Meter:
         if self.metrics is not None:
             self.metrics.add_projection(name)
 
-    def projected(self, name: str, version: int) -> None:
-        """Tell which version of the stream a projection holds."""
+    def projected(self, name: str, version: int, *, waiting_since_ms: int | None = None) -> None:
+        """
+        Tell which version of the stream a projection holds.
+
+        Args:
+            waiting_since_ms: since when the next one waits, where the projection itself knows.
+        """
         if self.metrics is not None:
-            self.metrics.projected(name, version)
+            self.metrics.projected(name, version, waiting_since_ms)
+
+    def notified(
+        self, *, pending: int, delivered: int = 0, failed: int = 0, abandoned: int = 0
+    ) -> None:
+        """Tell what has become of the run's notifications; `pending` is of now."""
+        if self.metrics is not None:
+            self.metrics.notified(
+                pending=pending, delivered=delivered, failed=failed, abandoned=abandoned
+            )
 
     def redis_answered(self, is_up: bool) -> None:
         """Tell whether Redis answered."""
@@ -122,7 +138,7 @@ def open_meter(
         metrics.appended(stream, events, position=ledger.position(stream), at_ms=at_ms)
 
     session.watch(appended)
-    server.serve(metrics.registry, metrics.health)
+    server.serve(metrics.page, metrics.health)
     click.echo(f"metrics at {server.url}", err=True)
     return Meter(metrics)
 

@@ -78,7 +78,8 @@ def main() -> None:
 
 def _row(metric: Metric) -> str:
     labels = ", ".join(f"`{label}`" for label in metric.labels)
-    cells = (f"`{metric.name}`", metric.kind, metric.unit, labels, metric.text, metric.first)
+    text = f"{metric.text} Only in {metric.only}." if metric.only else metric.text
+    cells = (f"`{metric.name}`", metric.kind, metric.unit, labels, text, metric.first)
     return f"| {' | '.join(cells)} |"
 
 

@@ -22,6 +22,7 @@ STATES: Final = ("FROZEN", "COOLDOWN", "ACTIVE")
 """By their value in `live_state`."""
 
 OVERRIDE_KINDS: Final = ("freeze", "cap")
+NOTIFICATION_OUTCOMES: Final = ("delivered", "failed", "abandoned")
 OTHER: Final = "other"
 DISCARD_REASONS: Final = (
     "late", "malformed", "ignored", "future", "skipped", "stale", "untimed", "unreachable",
@@ -44,6 +45,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
         labels: beside `COMMON_LABELS`.
         text: what it says, a sentence or two; the metric's help.
         first: what it says before the stream's first window.
+        only: where it is there at all; "" for everywhere.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     labels: tuple[str, ...] = ()
     first: str = "0"
+    only: str = ""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -61,14 +64,38 @@ class Group(msgspec.Struct, frozen=True):
     metrics: tuple[Metric, ...]
 
 
-def _gauge(name: str, unit: str, text: str, *labels: str, first: str = "0") -> Metric:
-    return Metric(name=name, kind="gauge", unit=unit, text=text, labels=labels, first=first)
+def _gauge(
+    name: str, unit: str, text: str, *labels: str, first: str = "0", only: str = ""
+) -> Metric:
+    return Metric(
+        name=name, kind="gauge", unit=unit, text=text, labels=labels, first=first, only=only
+    )
 
 
-def _counter(name: str, unit: str, text: str, *labels: str, goes_on: bool = False) -> Metric:
+def _counter(
+    name: str, unit: str, text: str, *labels: str, goes_on: bool = False, only: str = ""
+) -> Metric:
     first = "0, after a restart what the ledger has counted" if goes_on else "0 at a run's start"
-    return Metric(name=name, kind="counter", unit=unit, text=text, labels=labels, first=first)
+    return Metric(
+        name=name, kind="counter", unit=unit, text=text, labels=labels, first=first, only=only
+    )
 
+
+DURATIONS: Final = Metric(
+    name="live_window_duration_seconds",
+    kind="histogram",
+    unit="s",
+    text="How long a window took, from collecting its samples to putting out.",
+    first="0 at a run's start",
+)
+
+AGES: Final = _gauge(
+    "live_projection_lag_seconds",
+    "s",
+    "Since when the oldest event waits for the projection, by the wall clock; one of before the "
+    "run counts from the run's start. 0 if none waits.",
+    "projection",
+)
 
 GROUPS: Final = (
     Group(
@@ -185,13 +212,7 @@ GROUPS: Final = (
             _gauge(
                 "live_last_window_end_timestamp_seconds", "s, UTC", "The last decided window's end."
             ),
-            Metric(
-                name="live_window_duration_seconds",
-                kind="histogram",
-                unit="s",
-                text="How long a window took, from collecting its samples to putting out.",
-                first="0 at a run's start",
-            ),
+            DURATIONS,
         ),
     ),
     Group(
@@ -256,9 +277,9 @@ GROUPS: Final = (
             _gauge(
                 "live_redis_up",
                 "",
-                "1 if Redis answered the last publication, else 0; absent where nothing is "
-                "published to Redis.",
+                "1 if Redis answered the last publication, else 0.",
                 first="as at the run's start",
+                only="a run that publishes to Redis",
             ),
             _gauge(
                 "live_projection_lag_events",
@@ -267,12 +288,24 @@ GROUPS: Final = (
                 "out once.",
                 "projection",
             ),
+            AGES,
+        ),
+    ),
+    Group(
+        "Notifications",
+        (
             _gauge(
-                "live_projection_lag_seconds",
-                "s",
-                "Since when the oldest event waits for the projection, by the wall clock; one of "
-                "before the run counts from the run's start. 0 if none waits.",
-                "projection",
+                "live_notifications_pending",
+                "",
+                "Notifications that wait for delivery, one a target.",
+                only="a run that notifies",
+            ),
+            _counter(
+                "live_notifications_total",
+                "",
+                "What became of notifications: delivered, failed attempts, abandoned.",
+                "outcome",
+                only="a run that notifies",
             ),
         ),
     ),

@@ -15,12 +15,13 @@ from domain.policy import Policy
 from domain.state import State
 from projections.metrics_catalogue import (
     DISCARD_REASONS,
+    NOTIFICATION_OUTCOMES,
     OTHER,
     OVERRIDE_KINDS,
     SEVERITIES,
     STATES,
 )
-from projections.metrics_snapshot import Snapshot
+from projections.metrics_snapshot import Notifications, Snapshot
 from projections.redis_keys import valid_until
 from projections.views import effective_notional, kpi_values
 
@@ -28,8 +29,8 @@ Readings = list[tuple[tuple[str, ...], float]]
 """A metric's own labels, in the catalogue's order, and the value: one for each of its series."""
 
 
-def readings_of(snapshot: Snapshot, now_ms: int) -> dict[str, Readings]:
-    """Return each metric's readings by its name; the histogram isn't among them."""
+def readings_of(snapshot: Snapshot) -> dict[str, Readings]:
+    """Return by name the readings of each metric that follows from the snapshot alone."""
     return {
         **_of_state(snapshot),
         **_of_symbols(snapshot),
@@ -37,9 +38,19 @@ def readings_of(snapshot: Snapshot, now_ms: int) -> dict[str, Readings]:
         **_of_windows(snapshot),
         **_of_feed(snapshot),
         **_of_overrides(snapshot.stream.state),
-        **_of_projections(snapshot, now_ms),
+        **_of_projections(snapshot),
+        **_of_notifications(snapshot.notifications),
         **_of_run(snapshot),
     }
+
+
+def ages_of(snapshot: Snapshot, now_ms: int) -> Readings:
+    """Return the readings of `AGES`, which grow while nothing happens."""
+    seconds: Readings = []
+    for name, place in snapshot.places.items():
+        since_ms = place.waiting_since_ms
+        seconds.append(((name,), 0.0 if since_ms is None else max(0, now_ms - since_ms) / 1000))
+    return seconds
 
 
 def _of_state(snapshot: Snapshot) -> dict[str, Readings]:
@@ -152,23 +163,29 @@ def _of_overrides(state: State) -> dict[str, Readings]:
     }
 
 
-def _of_projections(snapshot: Snapshot, now_ms: int) -> dict[str, Readings]:
+def _of_projections(snapshot: Snapshot) -> dict[str, Readings]:
     version = snapshot.stream.version
-    events: Readings = []
-    seconds: Readings = []
-    for name, place in snapshot.places.items():
-        since_ms = place.waiting_since_ms
-        events.append(((name,), max(0, version - place.version)))
-        seconds.append(((name,), 0.0 if since_ms is None else max(0, now_ms - since_ms) / 1000))
-    found = {
+    found: dict[str, Readings] = {
         "live_ledger_version": _one(version),
         "live_ledger_position": _one(snapshot.position),
-        "live_projection_lag_events": events,
-        "live_projection_lag_seconds": seconds,
+        "live_projection_lag_events": [
+            ((name,), max(0, version - place.version)) for name, place in snapshot.places.items()
+        ],
     }
     if snapshot.redis_up is not None:
         found["live_redis_up"] = _one(snapshot.redis_up)
     return found
+
+
+def _of_notifications(notifications: Notifications | None) -> dict[str, Readings]:
+    if notifications is None:
+        return {}
+    return {
+        "live_notifications_pending": _one(notifications.pending),
+        "live_notifications_total": [
+            ((outcome,), getattr(notifications, outcome)) for outcome in NOTIFICATION_OUTCOMES
+        ],
+    }
 
 
 def _of_run(snapshot: Snapshot) -> dict[str, Readings]:

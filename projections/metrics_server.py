@@ -2,14 +2,14 @@
 The HTTP server behind `/metrics`, which no scraper can hold a run up with.
 
 Every connection has a thread of its own, which may wait for as long as it likes; there are few of
-them, and a new one takes the place of the oldest. Pages are made one at a time, so that however
-many ask, the run loop shares the interpreter with one of them.
+them, and a new one takes the place of the oldest.
 
 Source: issue 4, Metrics.
 """
 
 import contextlib
 import socket
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -18,9 +18,6 @@ from threading import Lock, Thread
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
-
 METRICS_PATH: Final = "/metrics"
 HEALTH_PATH: Final = "/-/healthy"
 CONNECTIONS_MAX: Final = 8
@@ -28,6 +25,13 @@ IDLE_SEC: Final = 10.0
 """How long a connection may neither send nor take anything."""
 
 _CLOSING_SEC: Final = 0.1
+
+
+class Page(NamedTuple):
+    """What `/metrics` answers with: the content's type, and the content."""
+
+    kind: str
+    content: bytes
 
 
 class Health(NamedTuple):
@@ -54,7 +58,6 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         self._lock = Lock()
         self._open: dict[socket.socket, None] = {}
         self._thread: Thread | None = None
-        self.making = Lock()
         super().__init__(place, _Handler)
 
     @property
@@ -64,9 +67,15 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         host = f"[{host!s}]" if self.address_family is socket.AF_INET6 else str(host)
         return f"http://{host}:{port}{METRICS_PATH}"
 
-    def serve(self, registry: CollectorRegistry, health: Callable[[], Health]) -> None:
-        """Answer from now on, in a thread that doesn't keep the process alive."""
-        self.registry, self.health = registry, health
+    def serve(self, page: Callable[[str], Page], health: Callable[[], Health]) -> None:
+        """
+        Answer from now on, in a thread that doesn't keep the process alive.
+
+        Args:
+            page: returns the metrics in the best of the formats that an `Accept` header names.
+            health: returns whether the run is well.
+        """
+        self.page, self.health = page, health
         self._thread = Thread(
             target=self.serve_forever, args=[_CLOSING_SEC], name="metrics", daemon=True
         )
@@ -99,7 +108,9 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: that a scraper went away is no news of the run."""
+        """Say nothing of a scraper that went away or took too long: it is no news of the run."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -130,9 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> tuple[HTTPStatus, str, bytes]:
         path = urlsplit(self.path).path
         if path == METRICS_PATH:
-            encode, kind = choose_encoder(self.headers.get("Accept", ""))
-            with self.server.making:
-                return HTTPStatus.OK, kind, encode(self.server.registry)
+            return HTTPStatus.OK, *self.server.page(self.headers.get("Accept", ""))
         if path == HEALTH_PATH:
             is_healthy, text = self.server.health()
             status = HTTPStatus.OK if is_healthy else HTTPStatus.SERVICE_UNAVAILABLE

@@ -70,6 +70,21 @@ class Place(msgspec.Struct, frozen=True):
     waiting_since_ms: int | None
 
 
+class Notifications(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What became of a run's notifications.
+
+    Attributes:
+        pending: how many wait now.
+        delivered, failed, abandoned: since the run's start; failed are attempts.
+    """
+
+    pending: int = 0
+    delivered: int = 0
+    failed: int = 0
+    abandoned: int = 0
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """
     A run as of one ledger version.
@@ -85,6 +100,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         transitions: by the state that they led to, those of this run.
         places: the projections by name.
         redis_up: whether Redis answered last; None where nothing is published.
+        notifications: None where nobody is notified.
     """
 
     about: About
@@ -99,6 +115,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     transitions: Mapping[TradingState, int] = {}
     places: Mapping[str, Place] = {}
     redis_up: bool | None = None
+    notifications: Notifications | None = None
 
 
 def after_append(
@@ -166,16 +183,25 @@ class Appends:
         """Remember an append by the last version in it."""
         self._appends.append((version, at_ms))
 
-    def place(self, known: Place, version: int, stream: StreamState) -> Place:
+    def place(
+        self, known: Place, version: int, stream: StreamState, waiting_since_ms: int | None = None
+    ) -> Place:
         """
         Return how far a projection has come that now holds a version.
 
         A projection that catches up with what is no longer remembered counts as waiting since it
         began to wait, which is too long rather than too short.
+
+        Args:
+            known: how far it had come before.
+            version: of the stream; one that is older than what it had already is passed over.
+            waiting_since_ms: since when, where the projection itself knows better.
         """
         version = max(version, known.version)
         if version >= stream.version:
             return Place(version, None)
+        if waiting_since_ms is not None:
+            return Place(version, waiting_since_ms)
         index = bisect_right(self._appends, version, key=_version_of)
         if 0 < index < len(self._appends):
             return Place(version, self._appends[index][1])
@@ -188,4 +214,9 @@ def _version_of(append: tuple[int, int]) -> int:
 
 def _sum(counts: Mapping[_Name, int], more: Mapping[_Name, int]) -> Mapping[_Name, int]:
     """Return the counts with more added: a new mapping, unless there is nothing to add."""
-    return Counter(counts) + Counter(more) if more else counts
+    if not more:
+        return counts
+    summed = dict(counts)
+    for name, count in more.items():
+        summed[name] = summed.get(name, 0) + count
+    return summed

@@ -425,3 +425,61 @@ def test_only_a_fill_against_a_known_position_does_not_add_risk() -> None:
     aggregator.add(filled(61_000, "BTCUSDT", -1))
     aggregator.add(filled(62_000, "ETHUSDT", -1))
     assert aggregator.close(60_000).risk_fills == {"ETHUSDT": RiskFill(62_000, 20.0)}
+
+
+# The newest sample.
+
+
+def test_the_newest_sample_is_the_latest_ts_of_any_kind_and_symbol() -> None:
+    made = aggregator(
+        fill(5), latency(900, 10.0, ETH), position(700, 1.0), ready(30, edge_bps=3.0),
+        symbols=(BTC, ETH),
+    )  # fmt: skip
+    assert made.newest_ms is None, "no window is closed yet"
+    made.close(0)
+    assert made.newest_ms == 900
+    made.add(fill(MINUTE + 3, symbol="DOGEUSDT"))
+    made.close(MINUTE)
+    assert made.newest_ms == 900, "another symbol's is none"
+
+
+def test_samples_of_the_next_window_are_newest_already_and_those_of_the_future_not_yet() -> None:
+    made = aggregator(fill(10), fill(MINUTE + LATENESS), fill(MINUTE + LATENESS + 1))
+    assert made.close(0).feed_counts == {"future": 1}
+    assert made.newest_ms == MINUTE + LATENESS
+
+
+def test_a_sample_ahead_of_the_clock_within_its_part_counts_as_of_now() -> None:
+    made = aggregator(fill(10), fill(2 * MINUTE - 1))
+    now_ms = MINUTE + LATENESS + 500
+    assert made.close(0, now_ms=now_ms).feed_counts == {}
+    assert made.newest_ms == now_ms
+    made.close(MINUTE)
+    assert made.newest_ms == 2 * MINUTE - 1
+
+
+def test_late_and_skipped_samples_are_samples_too() -> None:
+    made = aggregator(fill(10))
+    made.close(0)
+    made.add(fill(50))
+    assert made.newest_ms == 50
+    made.add(fill(MINUTE + 20))
+    made.close(2 * MINUTE)
+    assert made.newest_ms == MINUTE + 20
+    made.add(ready(3 * MINUTE + 1, edge_bps=1.0))
+    made.advance(4 * MINUTE)
+    made.close(4 * MINUTE)
+    assert made.newest_ms == 3 * MINUTE + 1
+
+
+def test_what_there_was_no_room_for_is_no_newest_sample() -> None:
+    made = aggregator(fill(5), limits=Limits(buckets=1), symbols=(BTC, ETH))
+    made.add(fill(9, symbol=ETH))
+    made.close(0)
+    assert made.newest_ms == 5
+
+
+def test_stale_kpis_of_a_run_before_have_no_time() -> None:
+    made = aggregator(stale={BTC: ["edge_bps"]})
+    assert kpis(made.close(0)) == {"edge_bps": Defect.STALE}
+    assert made.newest_ms is None

@@ -184,3 +184,12 @@ def test_the_mock_feed_imports_neither_pyarrow_nor_numpy() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert run.stdout.strip() == "set()"
+
+
+def test_the_newest_sample_is_of_the_last_windows_end_that_was_not_silent() -> None:
+    mock = feed("mock://outage")
+    assert mock.newest_ms is None
+    window(mock, 19)
+    assert mock.newest_ms == ORIGIN_MS + 20 * MINUTE_MS
+    window(mock, 20)
+    assert mock.newest_ms == ORIGIN_MS + 20 * MINUTE_MS

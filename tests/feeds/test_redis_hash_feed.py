@@ -333,3 +333,55 @@ def test_a_hash_written_just_before_it_is_read_is_none_of_the_future(
     put(server, edge_bps="3", ts=str(late_ms))
     window = make(server.url, now_ms=lambda: late_ms).collect(START_MS, END_MS)
     assert window.symbols["BTCUSDT"].kpis == {"edge_bps": 3.0}
+
+
+def test_the_newest_sample_is_the_latest_ts_that_was_read(server: RedisServer, make: Any) -> None:
+    feed = make(server.url)
+    assert feed.newest_ms is None
+    put(server, "BTCUSDT", edge_bps="3")
+    collect(feed)
+    assert feed.newest_ms is None, "an untimed hash has no time"
+    put(server, "BTCUSDT", ts=str(END_MS - 9_000), edge_bps="3")
+    put(server, "ETH-USD", ts=str(END_MS - 4_000), edge_bps="3")
+    put(server, "SOLUSDT", ts=str(END_MS - 1), edge_bps="3")
+    collect(feed)
+    assert feed.newest_ms == END_MS - 4_000
+    # A pipeline whose clock was set back has written nothing newer.
+    put(server, "ETH-USD", ts=str(END_MS - 8_000))
+    collect(feed)
+    assert feed.newest_ms == END_MS - 4_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ts": str(END_MS + 2_001), "edge_bps": "3"},
+        {"ts": "soon", "edge_bps": "3"},
+        {"ts": str(END_MS), "edge_bps": "three", "risk_ratio": "nan"},
+        {"ts": str(END_MS), "notional": "5"},
+    ],
+)
+def test_what_is_of_the_future_or_malformed_is_no_newest_sample(
+    server: RedisServer, make: Any, fields: dict[str, str]
+) -> None:
+    feed = make(server.url)
+    put(server, "ETH-USD", ts=str(END_MS - 5_000), edge_bps="3")
+    put(server, "BTCUSDT", **fields)
+    collect(feed)
+    assert feed.newest_ms == END_MS - 5_000
+
+
+def test_a_stale_hash_still_says_how_old_it_is(server: RedisServer, make: Any) -> None:
+    feed = make(server.url)
+    put(server, ts=str(END_MS - 10 * MINUTE_MS), edge_bps="3")
+    assert collect(feed).symbols["BTCUSDT"].kpis == {"edge_bps": Defect.STALE}
+    assert feed.newest_ms == END_MS - 10 * MINUTE_MS
+
+
+def test_an_outage_makes_no_sample_newer(server: RedisServer, make: Any) -> None:
+    with TcpProxy(server.port) as proxy:
+        feed = make(f"redis://127.0.0.1:{proxy.port}", timeout_sec=0.2)
+        put(server, ts=str(END_MS - 1_000), edge_bps="3")
+        collect(feed)
+    assert feed.collect(END_MS, END_MS + MINUTE_MS).feed_counts == {"unreachable": 1}
+    assert feed.newest_ms == END_MS - 1_000

@@ -596,3 +596,19 @@ def real_rows(name: str) -> list[dict[str, Any]]:
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_the_newest_sample_is_known_again_after_a_restart(server: RedisServer, make: Any) -> None:
+    add(server, START_MS + 3, fill(START_MS + 1))
+    add(server, START_MS + 4, {"data": "{"})
+    add(server, START_MS + 5, fill(START_MS + 5, "DOGEUSDT"))
+    add(server, START_MS + 6, fill(window(5)))
+    feed = make(server.url)
+    assert feed.newest_ms is None
+    readings = collect(feed, 0)
+    assert feed.newest_ms == START_MS + 1
+    recorded: Recorded = []
+    record(recorded, readings)
+    again = make(server.url, recorded)
+    collect(again, 1)
+    assert again.newest_ms == START_MS + 1

@@ -530,3 +530,14 @@ def test_ready_kpis_need_no_whole_window(server: WebSocketServer, make: Any, clo
     send(feed, server, json.dumps({"ts": window(0) + 6_000, "symbol": "BTCUSDT", "edge_bps": 3.5}))
     got = collect(feed, clock, 0)
     assert got.symbols == {"BTCUSDT": SymbolReadings(kpis={"edge_bps": 3.5})}
+
+
+def test_the_newest_sample_is_the_latest_ts_that_was_heard(
+    server: WebSocketServer, clock: Clock, make: Any
+) -> None:
+    feed = make(server.url)
+    messages = [fill(START_MS + 7), fill(START_MS + 5), fill(START_MS + 9, "DOGEUSDT")]
+    send(feed, server, *map(json.dumps, messages), "{", json.dumps(fill(window(9))))
+    assert feed.newest_ms is None
+    collect(feed, clock, 0)
+    assert feed.newest_ms == START_MS + 7
