@@ -26,6 +26,7 @@ SUBJECTS: Final = (
     "live",
     "freeze",
     "metrics",
+    "audit",
 )
 """Modules of this package with a `measure(scale)`, in the order of the table."""
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from cli.options import choose_stream, ledger_to_read, reads_ledger
+from cli.options import choose_stream, fold_stream, ledger_to_read, reads_ledger
 from cli.tables import Form, Table, write_table
 from cli.texts import warn
 from cli.times import is_time_ago, parse_moment
@@ -188,9 +188,7 @@ def audited(ledger: Ledger, given: dict[str, Any], stream_id: str | None = None)
     """
     if stream_id is None:
         stream_id = choose_stream(ledger, given["env"], given["exchange"], given["dry_run"])
-    stream = ledger.stream(stream_id)
-    for notice in ledger.notices:
-        warn(notice)
+    stream = fold_stream(ledger, stream_id)
     first = first_observation(ledger, stream_id)
     last_ms = stream.state.next_window
     if first is None or last_ms is None:

@@ -29,7 +29,7 @@ from domain.policy import Policy
 from domain.windows import format_time
 from ledger.application import Ledger
 from ledger.codec import Record
-from ledger.reading import accounted_until, first_version_from, unit_of
+from ledger.reading import accounted_until, first_version_from, observation_of, unit_of
 from projections.explaining import kpis_of
 from projections.timeline import kind_of, own_time, symbol_of
 from projections.wording import in_words
@@ -116,15 +116,13 @@ def _version_of(stream: Audited, what: str) -> int:
         )
     interval_ms = stream.now.state.interval_ms
     window = at_ms - at_ms % interval_ms
-    version = first_version_from(stream.ledger, stream.id, window)
-    # A missing window's gap stands right before the window that came after it.
-    kinds = (KpiObserved, GapObserved)
-    for record in stream.ledger.placed_records(stream.id, after=version - 1, kinds=kinds):
-        if isinstance(record.event, KpiObserved) and record.event.window == window:
-            return version
-        break
+    observed = observation_of(stream.ledger, stream.id, window)
+    if observed is not None:
+        return observed.version
+    # A missing window's gap stands before the window that came after it.
+    following = first_version_from(stream.ledger, stream.id, window)
     gaps = stream.ledger.placed_records(
-        stream.id, up_to=version - 1, kinds=(GapObserved,), backwards=True
+        stream.id, up_to=following - 1, kinds=(GapObserved,), backwards=True
     )
     return next(record.version for record in gaps)
 

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from cli.texts import warn
 from domain.errors import BadInput, CannotTell
 from ledger.application import Ledger, StreamState
 from ledger.location import LedgerLocation, parse_location
@@ -124,5 +125,13 @@ def choose_stream(ledger: Ledger, env: str | None, exchange: str | None, dry_run
 def read_stream(
     ledger: Ledger, env: str | None, exchange: str | None, dry_run: bool
 ) -> StreamState:
-    """Return the chosen stream, folded; see `choose_stream`."""
-    return ledger.stream(choose_stream(ledger, env, exchange, dry_run))
+    """Return the chosen stream, folded, and say what was passed over; see `choose_stream`."""
+    return fold_stream(ledger, choose_stream(ledger, env, exchange, dry_run))
+
+
+def fold_stream(ledger: Ledger, stream_id: str) -> StreamState:
+    """Return a stream folded, and say if a damaged snapshot was passed over."""
+    stream = ledger.stream(stream_id)
+    for notice in ledger.notices:
+        warn(notice)
+    return stream

@@ -19,6 +19,7 @@ from cli.attendant import Attendant
 from cli.clock import SystemClock
 from cli.feeding import check_mock, open_live, open_series, past_windows
 from cli.metering import HISTORY, Meter, open_meter
+from cli.options import fold_stream
 from cli.outputs import Outputs
 from cli.run_options import RunOptions
 from cli.runner import Outcome, Runner
@@ -77,7 +78,7 @@ def execute(
     metrics_server: "MetricsServer | None" = None,
 ) -> None:
     """Put the run together, drive it, and say what it came to."""
-    stream = ledger.stream(str(options.key))
+    stream = fold_stream(ledger, str(options.key))
     series = open_series(options, stream.state)
     symbols = _symbols(options, stream.state, series)
     interval_ms = _interval_ms(options, stream.state, series)

@@ -1,20 +1,24 @@
 """
 Write the generated docs, or with `--check` see whether they are up to date.
 
-`docs/cli.md` is made from the commands themselves, and `docs/metrics.md` from the catalogue that
-`/metrics` is made from, so that they can't say anything else than what is.
+`docs/cli.md` is made from the commands themselves, `docs/metrics.md` from the catalogue that
+`/metrics` is made from, the answers in `docs/audit.md` by asking: they can't say but what is.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from audit_example import answers
 
 from cli.main import live
 from projections.metrics_catalogue import GROUPS, Metric
 
 DOCS = Path(__file__).parent
+
+_QUESTION = re.compile(r"^\$ (live .*)\n", re.MULTILINE)
 
 METRICS_HEADING = """\
 | metric | type | unit | labels | meaning | before the first window |
@@ -54,9 +58,20 @@ def metrics_reference() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def audit_page() -> str:
+    """Return the page on the audit, each question with its answer."""
+    source = (DOCS / "audit_source.md").read_text(encoding="utf-8")
+    told = answers(_QUESTION.findall(source))
+    return _QUESTION.sub(lambda _: next(told), source)
+
+
 def generated() -> dict[Path, str]:
     """Return every generated file's content."""
-    return {DOCS / "cli.md": cli_reference(), DOCS / "metrics.md": metrics_reference()}
+    return {
+        DOCS / "cli.md": cli_reference(),
+        DOCS / "metrics.md": metrics_reference(),
+        DOCS / "audit.md": audit_page(),
+    }
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from domain.events import (
 from ledger.application import Ledger, StreamState
 from ledger.codec import Record
 
-PROBE: Final = 16
+PROBE: Final = 4
 """How many records a probe reads at a time to come upon one that observed a window."""
 
 

@@ -278,6 +278,8 @@ def test_a_damaged_snapshot_is_said_and_changes_nothing(folder: Path) -> None:
     outcome = ask("explain", "--at", "2026-01-05T14:09")
     assert (outcome.code, outcome.out) == (0, whole.out)
     assert "has another digest than its own; it was ignored" in outcome.err
+    for command in ("status", "report"):
+        assert "has another digest than its own; it was ignored" in ask(command).err
 
 
 def test_what_if_tells_both_decisions_and_what_followed(folder: Path) -> None:
