@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from projections.metrics_snapshot import About
 
 ARTIFACTS: Final = "artifacts"
-HISTORY: Final = "history"
 REDIS: Final = "redis"
 HISTORY: Final = "history"
 NOTIFICATIONS: Final = "notifications"
