@@ -97,6 +97,7 @@ class LedgerPublisher:
             _owner(now_ms),
             3 * interval_ms + LEASE_MARGIN_MS,
             replaces=self._lock.fencing_token,
+            claims=self._lock.claims,
         )
         if isinstance(taken, LeaseHeld):
             raise AnotherWriter(

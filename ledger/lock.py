@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+from uuid import uuid4
 
 import msgspec
 from msgspec.structs import replace
@@ -31,18 +32,24 @@ PROBE_SEC: Final = 0.2
 """For how long somebody who only asks who holds a lock may be in the way of taking it."""
 
 
+CLAIMS_MAX: Final = 8
+"""Of how many holders a lease may be left that nobody has heard of."""
+
+
 class Holder(msgspec.Struct, frozen=True, omit_defaults=True):
     """
     Who holds a stream; `since_ms` is the holder's wall clock.
 
     `fencing_token` is the last one that a holder of this lock had, whether or not it came to be
-    written into the ledger: whoever holds the lock may take that lease over.
+    written into the ledger: whoever holds the lock may take that lease over. `claims` are what the
+    holder, then those before it, may have taken a lease by without having heard of its token.
     """
 
     host: str
     process_id: int
     since_ms: int
     fencing_token: int | None = None
+    claims: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"process {self.process_id} on {self.host} since {format_time(self.since_ms)}"
@@ -80,13 +87,20 @@ class StreamLock:
                 )
         self._descriptor = descriptor
         before = _read_holder(self._path)
-        self._write(replace(self._me, fencing_token=before.fencing_token if before else None))
+        claims = (uuid4().hex, *(before.claims if before else ()))[:CLAIMS_MAX]
+        token = before.fencing_token if before else None
+        self._write(replace(self._me, fencing_token=token, claims=claims))
         return self
 
     @property
     def fencing_token(self) -> int | None:
         """The last fencing token of whoever held the lock, this holder included."""
         return self._me.fencing_token
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """What this holder takes a lease by, and what those before it did."""
+        return self._me.claims
 
     def remember_token(self, fencing_token: int) -> None:
         """Note the token of a lease, so that the next holder needn't wait until it runs out."""

@@ -35,11 +35,30 @@ class Down(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """The right to publish; `token` is higher than every one given before."""
+    """The right to publish; `token` is higher than every one given before. See `Wanted`."""
 
     token: int
     owner: str
     ttl_ms: int
+    claim: str
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """
+    A lease that is asked for.
+
+    Attributes:
+        owner: host, process id and since when, for whoever is refused.
+        ttl_ms: longer than an interval and the time that a window takes.
+        claims: what it is taken by, then those of earlier holders that may be taken over from;
+            made up before it is asked for, and nobody else's.
+        replaces: the token of an earlier holder that may be taken over from.
+    """
+
+    owner: str
+    ttl_ms: int
+    claims: tuple[str, ...]
+    replaces: int | None = None
 
 
 class LeaseHeld(msgspec.Struct, frozen=True):
@@ -80,20 +99,19 @@ def published_state(connection: BoundedRedis, keys: LiveKeys) -> Published | Dow
         return down(connection, error)
 
 
-def acquire_lease(
-    connection: BoundedRedis, keys: LiveKeys, owner: str, ttl_ms: int, replaces: int | None
-) -> Lease | LeaseHeld:
+def acquire_lease(connection: BoundedRedis, keys: LiveKeys, wanted: Wanted) -> Lease | LeaseHeld:
     """
-    Take the lease, or return who has it; see `RedisPublisher.acquire_lease`.
+    Take the lease, or return who has it.
 
     Raises:
         RedisError, OSError: if the server is down.
     """
-    args: list[str | int] = [owner, ttl_ms, "" if replaces is None else replaces]
+    replaces = "" if wanted.replaces is None else wanted.replaces
+    args: list[str | int] = [wanted.owner, wanted.ttl_ms, replaces, *wanted.claims]
     answer = connection.run(_LEASE, [keys.lease, keys.fence], args)
     match answer:
         case [1, str(token)]:
-            return Lease(int(token), owner, ttl_ms)
+            return Lease(int(token), wanted.owner, wanted.ttl_ms, wanted.claims[0])
         case [0, str(token), str(holder), int(expires_in_ms)]:
             return LeaseHeld(_number(token) or 0, holder, expires_in_ms)
         case _:

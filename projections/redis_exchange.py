@@ -157,6 +157,7 @@ def _payload(
         payload["lease"] = {
             "token": str(terms.lease.token),
             "owner": terms.lease.owner,
+            "claim": terms.lease.claim,
             "ttl_ms": str(terms.lease.ttl_ms),
         }
     if terms.written is not None:

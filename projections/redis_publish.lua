@@ -191,7 +191,7 @@ redis.call('PEXPIRE', TRANSITIONS, message.ttl_ms)
 
 if token then
   redis.call('DEL', LEASE)
-  redis.call('HSET', LEASE, 'token', lease.token, 'owner', lease.owner)
+  redis.call('HSET', LEASE, 'token', lease.token, 'owner', lease.owner, 'claim', lease.claim)
   redis.call('PEXPIRE', LEASE, lease.ttl_ms)
   redis.call('SET', FENCE, lease.token)
 end

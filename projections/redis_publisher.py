@@ -6,6 +6,7 @@ ever tried again blindly. Source: DESIGN.md section 1, Overrides; section 3, Red
 """
 
 from collections.abc import Sequence
+from uuid import uuid4
 
 from projections.redis_control import (
     DOWN_ERRORS,
@@ -13,6 +14,7 @@ from projections.redis_control import (
     Lease,
     LeaseHeld,
     Published,
+    Wanted,
     acquire_lease,
     down,
     published_state,
@@ -54,7 +56,7 @@ class RedisPublisher:
         self._adopt = adopt
         self._allow_stale = allow_stale
         self._lease: Lease | None = None
-        self._wanted: tuple[str, int, int | None] | None = None
+        self._wanted: Wanted | None = None
         self._fenced_by: str | None = None
         self._written: Publication | None = None
         self._pending: dict[int, Transition] = {}
@@ -107,7 +109,12 @@ class RedisPublisher:
             return ()
 
     def acquire_lease(
-        self, owner: str, ttl_ms: int, *, replaces: int | None = None
+        self,
+        owner: str,
+        ttl_ms: int,
+        *,
+        replaces: int | None = None,
+        claims: Sequence[str] = (),
     ) -> Lease | LeaseHeld | Down:
         """
         Take the lease, which each publication renews, or say who has it.
@@ -120,10 +127,12 @@ class RedisPublisher:
             ttl_ms: longer than an interval and the time that a window takes.
             replaces: the token of this ledger's last run, which may be taken over at once by
                 whoever holds the ledger's lock.
+            claims: what the lease is known by, and what earlier runs' were, which may be taken
+                over likewise; one is made up if none is given.
         """
-        self._wanted = (owner, ttl_ms, replaces)
+        self._wanted = Wanted(owner, ttl_ms, tuple(claims) or (uuid4().hex,), replaces)
         try:
-            taken = acquire_lease(self._connection, self._keys, owner, ttl_ms, replaces)
+            taken = acquire_lease(self._connection, self._keys, self._wanted)
         except DOWN_ERRORS as error:
             return Down(self._down(error).detail)
         self._wanted = None
@@ -157,8 +166,7 @@ class RedisPublisher:
     def _lease_if_wanted(self) -> Result | None:
         if self._wanted is None:
             return None
-        owner, ttl_ms, replaces = self._wanted
-        taken = acquire_lease(self._connection, self._keys, owner, ttl_ms, replaces)
+        taken = acquire_lease(self._connection, self._keys, self._wanted)
         if isinstance(taken, LeaseHeld):
             return Result(Outcome.FENCED, taken.owner)
         self._lease, self._wanted = taken, None

@@ -2,11 +2,14 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from redis_proxy import proxied
 from redis_support import BTC, CRIT, KEYS, Server, Stream, connected, publishing, wait_until
 
+from ledger.location import LedgerLocation
+from ledger.lock import StreamLock
 from projections.redis_control import Down, Lease, LeaseHeld
 from projections.redis_exchange import Outcome
 from projections.redis_publisher import RedisPublisher
@@ -159,6 +162,34 @@ def test_the_next_run_of_a_ledger_replaces_its_killed_one(
     lease = second.acquire_lease("next", LONG_MS, replaces=killed.token)
     assert isinstance(lease, Lease)
     assert lease.token > killed.token
+    assert first.publish(Stream().window().publication()).outcome is Outcome.FENCED
+
+
+def test_a_lease_whose_answer_was_lost_is_known_as_ones_own(server: Server) -> None:
+    with proxied(server.port) as proxy, publishing(proxy.url) as publisher:
+        publisher.published_state()  # From now on there is a connection.
+        proxy.mode = "reset"
+        assert isinstance(publisher.acquire_lease("here", LONG_MS), Down)
+        assert server.admin.hget(KEYS.lease, "owner") == "here"
+        proxy.mode = "pass"
+        assert publisher.publish(Stream().window().publication()).outcome is Outcome.ACCEPTED
+
+
+def test_the_next_holder_of_the_lock_replaces_a_lease_that_nobody_heard_of(
+    server: Server, first: RedisPublisher, second: RedisPublisher, tmp_path: Path
+) -> None:
+    location = LedgerLocation(tmp_path / "desk.sqlite")
+    with StreamLock(location, "dev:bybit", now_ms=0) as lock:
+        killed = first.acquire_lease("killed", LONG_MS, claims=lock.claims)
+        assert isinstance(killed, Lease)
+        # Its token isn't noted in the lock, as it was killed just then; but it had published.
+        assert first.publish(Stream().window().publication()).outcome is Outcome.ACCEPTED
+    with StreamLock(location, "dev:bybit", now_ms=0) as lock:
+        assert lock.fencing_token is None
+        assert isinstance(second.acquire_lease("stranger", LONG_MS), LeaseHeld)
+        lease = second.acquire_lease("next", LONG_MS, claims=lock.claims)
+        assert isinstance(lease, Lease)
+        assert lease.token > killed.token
     assert first.publish(Stream().window().publication()).outcome is Outcome.FENCED
 
 
