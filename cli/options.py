@@ -12,7 +12,7 @@ from cli.texts import warn
 from domain.errors import BadInput, CannotTell
 from ledger.application import Ledger, StreamState
 from ledger.location import LedgerLocation, parse_location
-from ledger.streams import stream_key
+from ledger.streams import controllers, stream_key
 
 ARTIFACTS_FOLDER: Final = Path("artifacts/live/latest")
 DEFAULT_LEDGER: Final = "artifacts/live/ledger.sqlite"
@@ -106,7 +106,7 @@ def choose_stream(ledger: Ledger, env: str | None, exchange: str | None, dry_run
         CannotTell: if it isn't there.
         BadInput: if there are several and none was named.
     """
-    ids = ledger.stream_ids()
+    ids = controllers(ledger.stream_ids())
     if not ids:
         raise CannotTell(f"the ledger {ledger.location} is empty: no window has been decided yet")
     if env is None and exchange is None and not dry_run:

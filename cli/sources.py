@@ -58,10 +58,28 @@ def open_source(
     if path.suffix.lower() == BUNDLE_SUFFIX:
         yield open_bundle_source(path, options, profile)
         return
+    with open_ledger_stream(text, options) as (ledger, stream_id):
+        yield LedgerSource(ledger, stream_id, symbols=options.symbols, profile=profile)
+
+
+@contextmanager
+def open_ledger_stream(text: str, options: SourceOptions) -> Iterator[tuple[Ledger, str]]:
+    """
+    Give the ledger that the text names, and the stream in it that is meant.
+
+    Raises:
+        BadInput: if several streams could be, or the one that is has another interval.
+        CannotTell: if the ledger or the stream isn't there.
+    """
     with Ledger.open(parse_location(text), read_only=True) as ledger:
         stream_id = choose_stream(ledger, options.env, options.exchange, options.dry_run)
-        check_stream_interval(ledger, stream_id, options.interval_ms)
-        yield LedgerSource(ledger, stream_id, symbols=options.symbols, profile=profile)
+        recorded_ms = ledger.stream(stream_id).state.interval_ms
+        if options.interval_ms not in (None, recorded_ms):
+            raise BadInput(
+                f"--interval-sec: the stream {stream_id} has windows of {recorded_ms / 1000:g} s, "
+                "which can't be changed"
+            )
+        yield ledger, stream_id
 
 
 def open_bundle_source(
@@ -96,18 +114,3 @@ def open_kpi_file_told(
     for warning in feed.warnings:
         warn(warning)
     return feed
-
-
-def check_stream_interval(ledger: Ledger, stream_id: str, interval_ms: int | None) -> None:
-    """
-    Check an interval that was asked for.
-
-    Raises:
-        BadInput: if the stream has another.
-    """
-    recorded_ms = ledger.stream(stream_id).state.interval_ms
-    if interval_ms not in (None, recorded_ms):
-        raise BadInput(
-            f"--interval-sec: the stream {stream_id} has windows of {recorded_ms / 1000:g} s, "
-            "which can't be changed"
-        )
