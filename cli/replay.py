@@ -18,10 +18,11 @@ from cli.setup import read_policy_file
 from cli.sources import (
     BUNDLE_SUFFIX,
     KPI_FILE_SUFFIXES,
+    RecordedStream,
     SourceOptions,
     open_bundle_source,
     open_kpi_file_told,
-    open_ledger_stream,
+    open_recorded,
     open_source,
 )
 from cli.texts import interval_ms_of, split_symbols
@@ -29,13 +30,12 @@ from domain.commands import AdoptPolicy, Command
 from domain.errors import BadInput
 from domain.events import RampProfile, TradingState
 from domain.policy import Policy
-from ledger.application import Ledger
 from profiles.loader import load_profiles
 from projections.wording import cause_words
 from replay.commands import commands_of_events, commands_of_windows
 from replay.replaying import ReplayedWindow, ReplaySummary
 from replay.replaying import replay as replay_commands
-from replay.source import BundleSource, LedgerSource
+from replay.source import BundleSource, RecordedSource
 
 
 class ReplayOptions(msgspec.Struct, frozen=True):
@@ -108,8 +108,8 @@ def replay(
     **comparing: Any,
 ) -> None:
     """
-    Decide the windows of SOURCE again: a ledger, a bundle (ZIP), or a KPI file (Parquet, CSV,
-    JSONL).
+    Decide the windows of SOURCE again: a ledger, the folder of a history, a bundle (ZIP), or a KPI
+    file (Parquet, CSV, JSONL).
 
     A replay under another policy is exact up to its first divergence from what was recorded, and
     a model after it: other decisions would have changed what was traded. With --compare, several
@@ -153,8 +153,8 @@ def replay(
         _print(rows, as_json, before=bundle.before.trading_state)
         return
     stream = SourceOptions(selected, interval_ms, env, exchange, dry_run)
-    with open_ledger_stream(source, stream) as (ledger, stream_id):
-        _print(replay_commands(_ledger_commands(ledger, stream_id, options)), as_json)
+    with open_recorded(source, stream) as recorded:
+        _print(replay_commands(_recorded_commands(recorded, options)), as_json)
 
 
 def _compare_shadows(
@@ -164,9 +164,11 @@ def _compare_shadows(
         raise BadInput("--shadow: expected no --policy and no --ramp-profile beside it")
     if Path(source).suffix.lower() in {BUNDLE_SUFFIX, *KPI_FILE_SUFFIXES}:
         raise BadInput(f"--shadow: expected a ledger, was the file {source}")
-    with open_ledger_stream(source, options) as (ledger, stream_id):
-        opened = LedgerSource(ledger, stream_id, symbols=options.symbols)
-        print_shadows(opened, ledger, stream_id, compared, as_json=as_json)
+    with open_recorded(source, options) as stream:
+        if stream.ledger is None:
+            raise BadInput(f"--shadow: expected a ledger, was the history {source}")
+        opened = RecordedSource(source, stream.state, stream.events, symbols=options.symbols)
+        print_shadows(opened, stream.ledger, stream.id, compared, as_json=as_json)
 
 
 def _file_commands(path: Path, options: ReplayOptions) -> Iterator[Command]:
@@ -189,9 +191,9 @@ def _bundle_commands(bundle: BundleSource, options: ReplayOptions) -> Iterator[C
             yield command
 
 
-def _ledger_commands(ledger: Ledger, stream_id: str, options: ReplayOptions) -> Iterator[Command]:
+def _recorded_commands(stream: RecordedStream, options: ReplayOptions) -> Iterator[Command]:
     return commands_of_events(
-        (record.event for record in ledger.records(stream_id)),
+        stream.events(),
         policy=options.policy() if options.decides_otherwise else None,
         symbols=options.symbols,
         profile=options.profile(),

@@ -108,6 +108,8 @@ def test_a_shadow_is_no_controllers_stream(incident: Path) -> None:
     run(incident, "--shadow", "loose.json")
     assert live("status", "--ledger", "l.sqlite").out.startswith("dev:bybit  ")
     assert len(replay_rows("l.sqlite")) == 100
+    assert live("rebuild", "history", "--ledger", "l.sqlite").code == 0
+    assert [path.name for path in Path("l.history").glob("*.json")] == ["dev.bybit.manifest.json"]
     ids = [
         "dev:bybit",
         "dev:bybit:dry-run",
