@@ -240,6 +240,7 @@ def _label_rows(judged: Sequence[Judgement]) -> list[str]:
         _row(f"incidents caught, of {judged[0].incidents}", [str(one.caught) for one in judged]),
         _row("  at least reduced", [str(one.reduced) for one in judged]),
         _row("  median delay to freeze", [_duration(one.median_delay_sec) for one in judged]),
+        _row("  median delay to reduce", [_duration(one.median_reduced_sec) for one in judged]),
         _row("needless freezes", [str(one.needless_freezes) for one in judged]),
         _row("frozen outside incidents", [f"{one.frozen_outside_share:.1%}" for one in judged]),
     ]
