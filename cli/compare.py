@@ -11,12 +11,22 @@ import msgspec
 
 from cli.setup import read_policy_file
 from cli.texts import to_json, warn
-from domain.errors import BadInput
+from domain.errors import BadInput, CannotTell
 from domain.policy import Policy
 from domain.windows import format_time, parse_time
+from ledger.application import Ledger
+from ledger.streams import shadows_of
 from profiles.loader import load_profiles
 from projections.wording import cause_words
-from replay.comparing import FLAP_WINDOWS, Comparison, PolicyResult, Question, compare
+from replay.beside import decided_beside, decisions_of
+from replay.comparing import (
+    FLAP_WINDOWS,
+    Comparison,
+    PolicyResult,
+    Question,
+    compare,
+    compare_decided,
+)
 from replay.labels import Incident, Judgement, parse_labels
 from replay.source import Source
 from replay.tracks import Candidate
@@ -33,6 +43,7 @@ class CompareOptions(msgspec.Struct, frozen=True):
     """What a comparison is asked for, as options."""
 
     compare: bool
+    shadow: bool
     labels: Path | None
     edge_below: float | None
     edge_windows: int | None
@@ -41,9 +52,13 @@ class CompareOptions(msgspec.Struct, frozen=True):
     @property
     def is_asked(self) -> bool:
         """Whether policies are to be compared: any of the options is given."""
-        return self.compare or any(
-            value is not None
-            for value in (self.labels, self.edge_below, self.edge_windows, self.flap_windows)
+        return (
+            self.compare
+            or self.shadow
+            or any(
+                value is not None
+                for value in (self.labels, self.edge_below, self.edge_windows, self.flap_windows)
+            )
         )
 
     def question(self) -> Question:
@@ -69,6 +84,11 @@ def compare_options(command: _Command) -> _Command:
     """Give a command the options of a comparison."""
     options = (
         click.option("--compare", is_flag=True, help="Compare with what was recorded."),
+        click.option(
+            "--shadow",
+            is_flag=True,
+            help="Compare what the ledger's shadows decided beside it (live run --shadow).",
+        ),
         click.option(
             "--labels",
             type=click.Path(path_type=Path),
@@ -127,7 +147,33 @@ def print_comparison(
         candidates = [
             Candidate("decided again", None) if is_recorded else Candidate("default policy", base)
         ]
-    found = compare(source, candidates, question)
+    _print(compare(source, candidates, question), question, as_json=as_json)
+
+
+def print_shadows(
+    source: Source, ledger: Ledger, stream_id: str, options: CompareOptions, *, as_json: bool
+) -> None:
+    """
+    Compare what the stream's shadows decided with what it decided, and print the result.
+
+    Raises:
+        CannotTell: if it has no shadow, or they have no window in common.
+    """
+    streams = shadows_of(ledger.stream_ids(), stream_id)
+    if not streams:
+        raise CannotTell(f"{stream_id} has no shadow; run it with --shadow FILE")
+    live, *shadows = [
+        decisions_of((record.event for record in ledger.records(other)), name, source.interval_ms)
+        for name, other in {"recorded": stream_id, **streams}.items()
+    ]
+    for shadow, other in zip(shadows, streams.values(), strict=True):
+        shadow.track.policy = ledger.stream(other).state.policy
+    question = options.question()
+    found = compare_decided(source, decided_beside(live, shadows), question)
+    _print(found, question, as_json=as_json)
+
+
+def _print(found: Comparison, question: Question, *, as_json: bool) -> None:
     _warn_of_clipped(question.incidents, found)
     click.echo(to_json(found) if as_json else "\n".join(_lines(found)))
 
@@ -194,6 +240,7 @@ def _label_rows(judged: Sequence[Judgement]) -> list[str]:
         _row(f"incidents caught, of {judged[0].incidents}", [str(one.caught) for one in judged]),
         _row("  at least reduced", [str(one.reduced) for one in judged]),
         _row("  median delay to freeze", [_duration(one.median_delay_sec) for one in judged]),
+        _row("  median delay to reduce", [_duration(one.median_reduced_sec) for one in judged]),
         _row("needless freezes", [str(one.needless_freezes) for one in judged]),
         _row("frozen outside incidents", [f"{one.frozen_outside_share:.1%}" for one in judged]),
     ]

@@ -20,6 +20,7 @@ COMMANDS: Final[Commands] = {
     "gate": ("cli.gate", "Check the latest artifacts against thresholds, for CI."),
     "report": ("cli.report", "Make the LIVE_* artifacts again from the ledger."),
     "replay": ("cli.replay", "Decide recorded windows again, perhaps under another policy."),
+    "accuracy": ("cli.accuracy", "Compare what shadows decided with what was decided live."),
     "policy": ("cli.policy", "Check, compare and test policy files."),
     "override": ("cli.override", "Freeze, cap or unfreeze by hand; list and clear."),
     "export": ("cli.export", "Publish the ledger's state to Redis."),

@@ -2,7 +2,7 @@
 Options that several commands share. Every option can come from a `LIVE_*` variable.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -12,7 +12,7 @@ from cli.texts import warn
 from domain.errors import BadInput, CannotTell
 from ledger.application import Ledger, StreamState
 from ledger.location import LedgerLocation, parse_location
-from ledger.streams import stream_key
+from ledger.streams import controllers, stream_key
 
 ARTIFACTS_FOLDER: Final = Path("artifacts/live/latest")
 DEFAULT_LEDGER: Final = "artifacts/live/ledger.sqlite"
@@ -106,19 +106,30 @@ def choose_stream(ledger: Ledger, env: str | None, exchange: str | None, dry_run
         CannotTell: if it isn't there.
         BadInput: if there are several and none was named.
     """
-    ids = ledger.stream_ids()
+    ids = controllers(ledger.stream_ids())
     if not ids:
         raise CannotTell(f"the ledger {ledger.location} is empty: no window has been decided yet")
+    return choose_among(ids, f"the ledger {ledger.location}", env, exchange, dry_run)
+
+
+def choose_among(
+    ids: Sequence[str], place: str, env: str | None, exchange: str | None, dry_run: bool
+) -> str:
+    """
+    Return the one of some streams that the options name; see `choose_stream`.
+
+    Args:
+        place: where the streams are, for messages.
+    """
     if env is None and exchange is None and not dry_run:
         if len(ids) > 1:
             raise BadInput(
-                f"the ledger {ledger.location} holds {', '.join(ids)}; "
-                "choose one with --env, --exchange and --dry-run"
+                f"{place} holds {', '.join(ids)}; choose one with --env, --exchange and --dry-run"
             )
         return ids[0]
     key = stream_key(env or DEFAULT_ENV, exchange or DEFAULT_EXCHANGE, dry_run=dry_run)
     if str(key) not in ids:
-        raise CannotTell(f"the ledger {ledger.location} has no {key}; it holds {', '.join(ids)}")
+        raise CannotTell(f"{place} has no {key}; it holds {', '.join(ids)}")
     return str(key)
 
 

@@ -42,7 +42,7 @@ def lint(
     as_json: bool,
 ) -> None:
     """
-    Find what looks wrong in the policy FILE, by itself and against SOURCE, a ledger or KPI file.
+    Find what looks wrong in the policy FILE, by itself and against SOURCE, as of replay.
 
     States that can't be entered or left, thresholds that the data always or never breaches, KPIs
     that it lacks, and how long a recovery takes: docs/policy.md lists the findings. Exit codes:

@@ -26,6 +26,7 @@ from cli.secrets import hide_arguments, redis_url_of
 from cli.texts import warn
 from domain.errors import BadInput, CannotTell
 from ledger.application import Ledger
+from ledger.streams import controllers
 from projections.history_manifest import default_folder
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def rebuild(
 def _rebuild_history(ledger: Ledger, folder: Path, chosen: str | None) -> None:
     from projections.history_writer import HistoryWriter  # noqa: PLC0415
 
-    streams = ledger.stream_ids() if chosen is None else [chosen]
+    streams = controllers(ledger.stream_ids()) if chosen is None else [chosen]
     if not streams:
         raise CannotTell(f"the ledger {ledger.location} is empty: no window has been decided yet")
     for stream_id in streams:

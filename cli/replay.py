@@ -12,30 +12,30 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from cli.compare import CompareOptions, compare_options, print_comparison
-from cli.options import choose_stream, live_option, stream_options
+from cli.compare import CompareOptions, compare_options, print_comparison, print_shadows
+from cli.options import live_option, stream_options
 from cli.setup import read_policy_file
 from cli.sources import (
     BUNDLE_SUFFIX,
     KPI_FILE_SUFFIXES,
+    RecordedStream,
     SourceOptions,
-    check_stream_interval,
     open_bundle_source,
     open_kpi_file_told,
+    open_recorded,
     open_source,
 )
 from cli.texts import interval_ms_of, split_symbols
 from domain.commands import AdoptPolicy, Command
+from domain.errors import BadInput
 from domain.events import RampProfile, TradingState
 from domain.policy import Policy
-from ledger.application import Ledger
-from ledger.location import parse_location
 from profiles.loader import load_profiles
 from projections.wording import cause_words
 from replay.commands import commands_of_events, commands_of_windows
 from replay.replaying import ReplayedWindow, ReplaySummary
 from replay.replaying import replay as replay_commands
-from replay.source import BundleSource
+from replay.source import BundleSource, RecordedSource
 
 
 class ReplayOptions(msgspec.Struct, frozen=True):
@@ -108,8 +108,8 @@ def replay(
     **comparing: Any,
 ) -> None:
     """
-    Decide the windows of SOURCE again: a ledger, a bundle (ZIP), or a KPI file (Parquet, CSV,
-    JSONL).
+    Decide the windows of SOURCE again: a ledger, the folder of a history, a bundle (ZIP), or a KPI
+    file (Parquet, CSV, JSONL).
 
     A replay under another policy is exact up to its first divergence from what was recorded, and
     a model after it: other decisions would have changed what was traded. With --compare, several
@@ -120,6 +120,15 @@ def replay(
     selected = None if symbols is None else split_symbols(symbols)
     interval_ms = None if interval_sec is None else interval_ms_of(interval_sec)
     compared = CompareOptions(**comparing)
+    if compared.shadow:
+        _compare_shadows(
+            source,
+            SourceOptions(selected, interval_ms, env, exchange, dry_run),
+            compared,
+            is_alone=not policies and ramp_profile is None,
+            as_json=as_json,
+        )
+        return
     if compared.is_asked or len(policies) > 1:
         profile = None if ramp_profile is None else load_profiles().limits(ramp_profile)
         with open_source(
@@ -143,9 +152,23 @@ def replay(
         rows = replay_commands(_bundle_commands(bundle, options), bundle.before)
         _print(rows, as_json, before=bundle.before.trading_state)
         return
-    with Ledger.open(parse_location(source), read_only=True) as ledger:
-        stream_id = choose_stream(ledger, env, exchange, dry_run)
-        _print(replay_commands(_ledger_commands(ledger, stream_id, options)), as_json)
+    stream = SourceOptions(selected, interval_ms, env, exchange, dry_run)
+    with open_recorded(source, stream) as recorded:
+        _print(replay_commands(_recorded_commands(recorded, options)), as_json)
+
+
+def _compare_shadows(
+    source: str, options: SourceOptions, compared: CompareOptions, *, is_alone: bool, as_json: bool
+) -> None:
+    if not is_alone:
+        raise BadInput("--shadow: expected no --policy and no --ramp-profile beside it")
+    if Path(source).suffix.lower() in {BUNDLE_SUFFIX, *KPI_FILE_SUFFIXES}:
+        raise BadInput(f"--shadow: expected a ledger, was the file {source}")
+    with open_recorded(source, options) as stream:
+        if stream.ledger is None:
+            raise BadInput(f"--shadow: expected a ledger, was the history {source}")
+        opened = RecordedSource(source, stream.state, stream.events, symbols=options.symbols)
+        print_shadows(opened, stream.ledger, stream.id, compared, as_json=as_json)
 
 
 def _file_commands(path: Path, options: ReplayOptions) -> Iterator[Command]:
@@ -168,10 +191,9 @@ def _bundle_commands(bundle: BundleSource, options: ReplayOptions) -> Iterator[C
             yield command
 
 
-def _ledger_commands(ledger: Ledger, stream_id: str, options: ReplayOptions) -> Iterator[Command]:
-    check_stream_interval(ledger, stream_id, options.interval_ms)
+def _recorded_commands(stream: RecordedStream, options: ReplayOptions) -> Iterator[Command]:
     return commands_of_events(
-        (record.event for record in ledger.records(stream_id)),
+        stream.events(),
         policy=options.policy() if options.decides_otherwise else None,
         symbols=options.symbols,
         profile=options.profile(),

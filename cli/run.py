@@ -99,6 +99,14 @@ MOCK_FEED: Final = "mock://healthy"
     metavar="FILE",
     help="Thresholds and hysteresis as JSON. [default: as in the ledger]",
 )
+@live_option(
+    "--shadow",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Let this policy decide the same windows beside, recorded and published nowhere. Several "
+    "may be given.",
+)
 @live_option("--adopt-policy", is_flag=True, help="Agree to a change that loosens, in prod.")
 @live_option("--speed", type=float, help="Play a file feed at this multiple of its own pace.")
 @live_option(
@@ -185,6 +193,7 @@ def run(symbols: str | None, ledger: str | None, iterations: int | None, **given
         iterations=1 if iterations is None and feed.scheme == "mock" else iterations,
         profile=given["ramp_profile"],
         policy=given["policy"],
+        shadows=given["shadow"],
         adopt_policy=given["adopt_policy"],
         quiet=given["quiet"],
     )

@@ -91,5 +91,6 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     iterations: int | None
     profile: str | None
     policy: Path | None
+    shadows: tuple[Path, ...] = ()
     adopt_policy: bool
     quiet: bool

@@ -15,6 +15,7 @@ from cli.clock import SystemClock, due_window, is_missed, window_at
 from cli.metering import NO_METER, Meter
 from cli.outputs import Outputs
 from cli.session import Session
+from cli.shadowing import NO_SHADOWS, Shadows
 from domain.commands import ObserveClock
 from domain.errors import LedgerDamaged
 from domain.events import Event
@@ -47,6 +48,7 @@ class Runner:
         clock: SystemClock,
         say: Callable[[str], None],
         meter: Meter = NO_METER,
+        shadows: Shadows = NO_SHADOWS,
     ) -> None:
         self._session = session
         self._outputs = outputs
@@ -54,6 +56,7 @@ class Runner:
         self._clock = clock
         self._say = say
         self._meter = meter
+        self._shadows = shadows
         self._outputs_due_ms = 0
         self._attend_due_ms = 0
         self._unpublished: list[Event] = []
@@ -160,6 +163,7 @@ class Runner:
         self._attendant.answer(ended)
         # Whoever lost patience just now may have set the hold since, and not seen the answer.
         self._outputs.end_holds(settled)
+        self._shadows.catch_up()
         self._attend_due_ms = now_ms + ATTEND_EVERY_MS
 
     def _observe(self, readings: WindowReadings) -> None:
@@ -192,6 +196,7 @@ class Runner:
         self._put_out()
         self._outputs.close()
         self._session.snapshot()
+        self._shadows.finish()
         return Outcome(windows, self._decided, stopped)
 
     @contextmanager

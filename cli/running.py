@@ -25,15 +25,18 @@ from cli.run_options import RunOptions
 from cli.runner import Outcome, Runner
 from cli.session import Session
 from cli.setup import PROD, adoption, resolve_limits, start_run
+from cli.shadowing import open_shadows, shadow_policies
 from cli.texts import warn
 from domain.commands import AdoptPolicy
 from domain.errors import BadInput
+from domain.policy import Policy
 from domain.state import State
 from domain.windows import WindowReadings
 from feeds.base import LiveFeed, SeriesFeed
 from ledger.application import Ledger, StreamState
 from ledger.inbox import Inbox
 from ledger.lock import StreamLock
+from ledger.streams import StreamKey
 from projections.wording import cause_words
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ def check_options(options: RunOptions) -> None:
         profile_name=options.profile,
         policy_file=options.policy,
     )
+    _shadow_policies(options, State(), options.symbols or DEFAULT_SYMBOLS)
     path = options.location.path
     if path.exists() and not (path.is_file() and path.stat().st_nlink == 1):
         raise BadInput(f"--ledger: expected a regular file with one name, was {path}")
@@ -110,13 +114,18 @@ def execute(
         meter = open_meter(metrics_server, ledger, session, adopt, clock)
         if options.history is not None:
             closing.enter_context(_keeping_history(options, options.history, clock, meter))
+        say = _mute if options.quiet else _say
+        shadows = open_shadows(
+            ledger, stream, _shadow_policies(options, stream.state, symbols), adopt, _warn
+        )
         runner = Runner(
             session,
             Outputs(ledger, session, options.artifacts, publisher, meter),
             Attendant(session, ledger, Inbox(options.location, stream.id)),
             clock,
-            _mute if options.quiet else _say,
+            say,
             meter,
+            shadows,
         )
         # It is called before the others: from here on a signal interrupts nothing any more.
         closing.callback(signals.ignore)
@@ -126,6 +135,24 @@ def execute(
             assert live is not None
             outcome = _drive_live(runner, options, live, interval_ms, clock)
     _say_outcome(outcome, options, session.stream.state)
+
+
+def _shadow_policies(
+    options: RunOptions, state: State, symbols: tuple[str, ...]
+) -> dict[StreamKey, Policy]:
+    """Return the shadows' policies, each read as the controller's own would be."""
+
+    def read(path: Path) -> Policy:
+        return resolve_limits(
+            state,
+            symbols,
+            env=options.key.env,
+            profile_name=options.profile,
+            policy_file=path,
+            named="--shadow",
+        ).policy
+
+    return shadow_policies(options.shadows, options.key, read)
 
 
 def _open_redis(options: RunOptions) -> "BoundedRedis | None":
@@ -314,6 +341,12 @@ def _say(line: str) -> None:
         if sys.stderr.isatty():
             click.echo(_CLEAR_LINE, err=True, nl=False)
         click.echo(line)
+
+
+def _warn(line: str) -> None:
+    """Warn, whoever reads it or not."""
+    with contextlib.suppress(OSError):
+        warn(line)
 
 
 def _mute(_line: str) -> None:

@@ -58,9 +58,10 @@ def resolve_limits(
     env: str,
     profile_name: str | None,
     policy_file: Path | None,
+    named: str = "--policy",
 ) -> Limits:
     """
-    Return the policy and the profile that a run adopts.
+    Return the policy and the profile that a run adopts; `named` is the option of the file.
 
     Raises:
         BadInput: if a name, a key or a value is wrong, or in prod the profile is too small.
@@ -71,7 +72,8 @@ def resolve_limits(
     else:
         profile = profiles.limits(profile_name or DEFAULT_PROFILE)
     if policy_file is not None:
-        policy = read_policy_file(policy_file, _profile_policy(profiles, profile, Policy()))
+        base = _profile_policy(profiles, profile, Policy())
+        policy = read_policy_file(policy_file, base, named=named)
     elif not state.symbols:
         policy = _profile_policy(profiles, profile, Policy())
     elif profile_name is not None and state.profile != profile:

@@ -1,8 +1,10 @@
 """
-From the text of a SOURCE to its windows: a ledger, a bundle, or a KPI file.
+From the text of a SOURCE to its windows: a ledger, a history's folder, a bundle, or a KPI
+file.
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,14 +12,15 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
-from cli.options import choose_stream
+from cli.options import choose_among, choose_stream
 from cli.texts import warn
 from domain.errors import BadInput
-from domain.events import RampProfile
+from domain.events import Event, RampProfile
+from domain.state import State
 from ledger.application import Ledger
 from ledger.bundle import open_bundle
 from ledger.location import parse_location
-from replay.source import BundleSource, LedgerSource, SeriesSource, Source
+from replay.source import BundleSource, RecordedSource, SeriesSource, Source
 
 if TYPE_CHECKING:
     from feeds.kpi_file import KpiFile
@@ -58,10 +61,81 @@ def open_source(
     if path.suffix.lower() == BUNDLE_SUFFIX:
         yield open_bundle_source(path, options, profile)
         return
-    with Ledger.open(parse_location(text), read_only=True) as ledger:
-        stream_id = choose_stream(ledger, options.env, options.exchange, options.dry_run)
-        check_stream_interval(ledger, stream_id, options.interval_ms)
-        yield LedgerSource(ledger, stream_id, symbols=options.symbols, profile=profile)
+    with open_recorded(text, options) as stream:
+        yield RecordedSource(
+            text, stream.state, stream.events, symbols=options.symbols, profile=profile
+        )
+
+
+class RecordedStream(msgspec.Struct, frozen=True):
+    """
+    A stream's events, wherever they are kept.
+
+    Attributes:
+        ledger: where they are in one; None in a history.
+        state: the fold of them.
+        events: gives them from the beginning, each time it is called.
+    """
+
+    id: str
+    ledger: Ledger | None
+    state: State
+    events: Callable[[], Iterator[Event]]
+
+
+@contextmanager
+def open_recorded(text: str, options: SourceOptions) -> Iterator[RecordedStream]:
+    """
+    Give the stream that is meant, of the ledger or the history's folder that the text names.
+
+    Raises:
+        BadInput: if several streams could be, or the one that is has another interval.
+        CannotTell: if the ledger, the history or the stream isn't there.
+    """
+    with contextlib.ExitStack() as closing:
+        if Path(text).is_dir():
+            stream = _history_stream(Path(text), options)
+        else:
+            ledger = closing.enter_context(Ledger.open(parse_location(text), read_only=True))
+            stream = _ledger_stream(ledger, options)
+        recorded_ms = stream.state.interval_ms
+        if options.interval_ms not in (None, recorded_ms):
+            raise BadInput(
+                f"--interval-sec: the stream {stream.id} has windows of {recorded_ms / 1000:g} s, "
+                "which can't be changed"
+            )
+        yield stream
+
+
+def _ledger_stream(ledger: Ledger, options: SourceOptions) -> RecordedStream:
+    stream_id = choose_stream(ledger, options.env, options.exchange, options.dry_run)
+    return RecordedStream(
+        stream_id,
+        ledger,
+        ledger.stream(stream_id).state,
+        lambda: (record.event for record in ledger.records(stream_id)),
+    )
+
+
+def _history_stream(folder: Path, options: SourceOptions) -> RecordedStream:
+    from projections.history import open_history  # noqa: PLC0415
+    from replay.history_events import events_of_history  # noqa: PLC0415
+
+    history = open_history(folder)
+    stream_id = choose_among(
+        sorted(history.streams),
+        f"the history {folder}",
+        options.env,
+        options.exchange,
+        options.dry_run,
+    )
+    click.echo(history.streams[stream_id].told(), err=True)
+    return RecordedStream(
+        stream_id,
+        None,
+        history.streams[stream_id].state,
+        lambda: events_of_history(history, stream_id),
+    )
 
 
 def open_bundle_source(
@@ -96,18 +170,3 @@ def open_kpi_file_told(
     for warning in feed.warnings:
         warn(warning)
     return feed
-
-
-def check_stream_interval(ledger: Ledger, stream_id: str, interval_ms: int | None) -> None:
-    """
-    Check an interval that was asked for.
-
-    Raises:
-        BadInput: if the stream has another.
-    """
-    recorded_ms = ledger.stream(stream_id).state.interval_ms
-    if interval_ms not in (None, recorded_ms):
-        raise BadInput(
-            f"--interval-sec: the stream {stream_id} has windows of {recorded_ms / 1000:g} s, "
-            "which can't be changed"
-        )

@@ -37,6 +37,11 @@ def first_version_from(ledger: Ledger, stream_id: str, window: int) -> int:
     return _observation_from(ledger, stream_id, before + 1)[0]
 
 
+def last_version_up_to(ledger: Ledger, stream_id: str, window: int) -> int:
+    """Return the version of the last record that observes this window or an earlier one, else 0."""
+    return _last_observed(ledger, stream_id, lambda observed: observed.window <= window)
+
+
 def stream_at_time(ledger: Ledger, stream_id: str, time_ms: int) -> StreamState:
     """
     Return the stream as it was known at a time, by its windows' own times.

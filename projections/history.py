@@ -23,7 +23,7 @@ from domain.errors import CannotTell, HistoryDamaged
 from domain.state import FOLD_VERSION, State
 from domain.windows import format_time
 from ledger.application import Ledger
-from ledger.streams import StreamKey, parse_stream_id
+from ledger.streams import StreamKey, controllers, parse_stream_id
 from projections.history_manifest import (
     DataFile,
     Manifest,
@@ -216,7 +216,7 @@ def open_history(
     manifests = _manifests(folder, stream_id)
     wanted = set(manifests)
     if ledger is not None:
-        wanted |= set(ledger.stream_ids()) if stream_id is None else {stream_id}
+        wanted |= set(controllers(ledger.stream_ids())) if stream_id is None else {stream_id}
     if not wanted:
         asked = "" if stream_id is None else f" of {stream_id}"
         raise CannotTell(

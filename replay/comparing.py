@@ -21,6 +21,7 @@ from replay.tracks import (
     FROZEN,
     STATES,
     Candidate,
+    Decided,
     Engine,
     Timeline,
     Track,
@@ -142,14 +143,26 @@ def compare(
 
     Raises:
         CannotTell: if the source has no window.
+        CommandRefused: if a candidate can't be adopted for the source's symbols.
         BadInput: if a candidate requires a KPI that the source never has, or an incident isn't
             about the data.
     """
     decided = engine(source, candidates)
+    check_data(source, decided.timeline, candidates)
+    return compare_decided(source, decided, question)
+
+
+def compare_decided(source: Source, decided: Decided, question: Question) -> Comparison:
+    """
+    Return what was decided, side by side.
+
+    Raises:
+        CannotTell: if there is no window.
+        BadInput: if an incident isn't about the data.
+    """
     timeline = decided.timeline
     if not len(timeline):
         raise CannotTell(f"{source.name} holds no window")
-    check_data(source, timeline, candidates)
     check_labels(question.incidents, timeline, source.symbols)
     always_on = constant_track(timeline, source.symbols, is_on=True)
     base = decided.recorded or always_on
@@ -183,8 +196,11 @@ def check_data(source: Source, timeline: Timeline, candidates: Sequence[Candidat
     Check that the data has the source's symbols, and what the candidates require of them.
 
     Raises:
+        CannotTell: if there is no window.
         BadInput: naming the symbol, or the KPI and the candidate.
     """
+    if not len(timeline):
+        raise CannotTell(f"{source.name} holds no window")
     seen = {symbol: timeline.valid_kpis.get(symbol, set()) for symbol in source.symbols}
     unknown = [symbol for symbol, kpis in seen.items() if not kpis]
     if unknown:

@@ -12,6 +12,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from statistics import median_low
 from typing import Any, Final
 
 import msgspec
@@ -45,9 +46,10 @@ class Detection(msgspec.Struct, frozen=True):
 
     Attributes:
         start, end: ISO.
-        frozen_after_sec: from the incident's start until trading was at 0.0; 0 if it was before,
-            None if it never was within the incident.
-        reduced_after_sec: the same for any throttle below 1.0.
+        frozen_after_sec: from the incident's start until the state was FROZEN, of one symbol until
+            its effective throttle was 0.0; 0 if it was before, None if it never was within.
+        reduced_after_sec: the same until the state wasn't ACTIVE, of one symbol until its
+            throttle was below 1.0.
     """
 
     start: str
@@ -63,8 +65,9 @@ class Judgement(msgspec.Struct, frozen=True):
     A track against all incidents.
 
     Attributes:
-        caught, missed: incidents in which trading was at 0.0 in some part, in none.
-        reduced: incidents in which a throttle was below 1.0 in some part.
+        caught, missed: incidents in which trading was frozen in some part, in none.
+        reduced: incidents in which it was reduced in some part.
+        median_delay_sec, median_reduced_sec: the median delay over those caught, and reduced.
         freezes, needless_freezes: times that the global state was FROZEN; those that no incident
             overlaps.
         frozen_outside_share: of the time outside every incident, how much was FROZEN.
@@ -75,6 +78,7 @@ class Judgement(msgspec.Struct, frozen=True):
     missed: int
     reduced: int
     median_delay_sec: float | None
+    median_reduced_sec: float | None
     freezes: int
     needless_freezes: int
     frozen_outside_share: float
@@ -188,9 +192,9 @@ def judge_track(timeline: Timeline, track: Track, incidents: Sequence[Incident])
                 reduced_after_sec=_delay_sec(cuts, incident),
             )
         )
-    delays = sorted(
-        found.frozen_after_sec for found in detections if found.frozen_after_sec is not None
-    )
+    stopped_after = [found.frozen_after_sec for found in detections]
+    reduced_after = [found.reduced_after_sec for found in detections]
+    caught = sum(delay is not None for delay in stopped_after)
     needless = [
         spell
         for spell in frozen
@@ -198,10 +202,11 @@ def judge_track(timeline: Timeline, track: Track, incidents: Sequence[Incident])
     ]
     return Judgement(
         incidents=len(incidents),
-        caught=len(delays),
-        missed=len(incidents) - len(delays),
-        reduced=sum(found.reduced_after_sec is not None for found in detections),
-        median_delay_sec=delays[(len(delays) - 1) // 2] if delays else None,
+        caught=caught,
+        missed=len(incidents) - caught,
+        reduced=sum(delay is not None for delay in reduced_after),
+        median_delay_sec=_median(stopped_after),
+        median_reduced_sec=_median(reduced_after),
         freezes=len(frozen),
         needless_freezes=len(needless),
         frozen_outside_share=_outside_share(timeline, frozen, incidents),
@@ -243,6 +248,12 @@ def _delay_sec(spells: Sequence[Spell], incident: Incident) -> float | None:
         if since_ms < incident.end_ms and until_ms > incident.start_ms:
             return max(0, since_ms - incident.start_ms) / 1000
     return None
+
+
+def _median(delays: Iterable[float | None]) -> float | None:
+    """Return the lower median of those that there are."""
+    known = [delay for delay in delays if delay is not None]
+    return median_low(known) if known else None
 
 
 def _outside_share(

@@ -1,12 +1,12 @@
 """
 What windows are decided again from: the one seam between where they are kept and what is done.
 
-A source tells the core's commands, and what was recorded where decisions were. A ledger, a bundle
-and a KPI file are sources here; another kind is one class more. Source: DESIGN.md section 4, `live
-replay`.
+A source tells the core's commands, and what was recorded where decisions were. Whatever can give a
+stream's events from its beginning is a `RecordedSource`: a ledger, a history. A bundle begins in
+the middle. Source: DESIGN.md section 4, `live replay`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from domain.commands import AdoptPolicy, Command
@@ -14,7 +14,6 @@ from domain.events import Event, PolicyAdopted, RampProfile
 from domain.policy import Policy
 from domain.state import State
 from domain.windows import WindowReadings
-from ledger.application import Ledger
 from ledger.bundle import Bundle
 from replay.commands import commands_of_events, commands_of_windows
 
@@ -98,31 +97,33 @@ class SeriesSource:
         """Return None: no decision was recorded."""
 
 
-class LedgerSource:
+class RecordedSource:
     """
-    A stream of a ledger.
+    What a controller recorded, wherever its events are kept.
 
     Args:
+        name: how the user named it.
+        state: the stream's fold, or as much of it as its symbols and interval.
+        events: gives the stream's events from the beginning, each time it is called.
         symbols: only these, in this order; None for the recorded ones.
         profile: limits to apply instead of the recorded ones, which hold where it is None.
     """
 
     def __init__(
         self,
-        ledger: Ledger,
-        stream_id: str,
+        name: str,
+        state: State,
+        events: Callable[[], Iterator[Event]],
         *,
         symbols: tuple[str, ...] | None = None,
         profile: RampProfile | None = None,
     ) -> None:
-        state = ledger.stream(stream_id).state
         retired = tuple(memory.symbol for memory in state.retired)
-        self.name = str(ledger.location)
+        self.name = name
         self.symbols = (*state.symbol_names, *retired) if symbols is None else symbols
         self.interval_ms = state.interval_ms
         self.before = State()
-        self._ledger = ledger
-        self._stream_id = stream_id
+        self._events = events
         self._selected = symbols
         self._profile = profile
 
@@ -138,7 +139,7 @@ class LedgerSource:
 
     def recorded(self) -> Iterator[Event]:
         """Return the stream's events."""
-        return (record.event for record in self._ledger.records(self._stream_id))
+        return self._events()
 
 
 class BundleSource:

@@ -63,6 +63,13 @@ class Columns:
             column.append(values.get(symbol, math.nan))
         self.rows += 1
 
+    def part(self, first: int, end: int) -> "Columns":
+        """Return the rows from one on and before another."""
+        part = Columns()
+        part.rows = end - first
+        part._columns = {symbol: column[first:end] for symbol, column in self._columns.items()}
+        return part
+
     def of(self, symbol: str) -> Sequence[float]:
         """Return a symbol's column."""
         column = self._columns.get(symbol)
@@ -120,6 +127,18 @@ class Timeline:
         self.notional.append(notional)
         self.fills.append(fills)
 
+    def part(self, first: int, end: int) -> "Timeline":
+        """Return the rows from one on and before another."""
+        part = Timeline(self.interval_ms)
+        part.starts_ms = self.starts_ms[first:end]
+        part.windows = self.windows[first:end]
+        part.is_gap = self.is_gap[first:end]
+        part.edge_bps = self.edge_bps.part(first, end)
+        part.notional = self.notional.part(first, end)
+        part.fills = self.fills.part(first, end)
+        part.valid_kpis = self.valid_kpis
+        return part
+
     def _take_kpis(self, symbol: str, readings: SymbolReadings) -> float:
         """Note what is valid; return the edge, NaN if it isn't."""
         seen = self.valid_kpis.setdefault(symbol, set())
@@ -174,6 +193,20 @@ class Track:
         self.in_force = Columns()
         self.freezes: list[Freeze] = []
 
+    def part(self, first: int, end: int) -> "Track":
+        """Return the rows from one on and before another."""
+        part = Track(self.name, self.policy)
+        part.first_state = self.states[first - 1] if first else self.first_state
+        part.states = self.states[first:end]
+        part.effective = self.effective.part(first, end)
+        part.in_force = self.in_force.part(first, end)
+        part.freezes = [
+            Freeze(freeze.row - first, freeze.reasons, freeze.triggered_by)
+            for freeze in self.freezes
+            if first <= freeze.row < end
+        ]
+        return part
+
 
 class Decided(msgspec.Struct, frozen=True):
     """A timeline, what was recorded of it (None if nothing was), and what candidates made of it."""
@@ -210,7 +243,6 @@ class TrackRecorder:
         self._in_force = before.effective_throttles()
         self._is_row_open = False
         self._is_in_time = True
-        self._last = ACTIVE
 
     def add(self, event: Event) -> None:
         """Take in one event."""
@@ -275,8 +307,7 @@ def track_by_core(source: Source, candidates: Sequence[Candidate]) -> Decided:
     events = source.recorded()
     recorded = None
     if events is not None:
-        recorder = TrackRecorder("recorded", None, before=source.before, timeline=timeline)
-        recorded = _record(events, recorder)
+        recorded = track_of_events(events, "recorded", timeline, before=source.before)
     recorders = [
         TrackRecorder(
             candidate.name,
@@ -292,6 +323,16 @@ def track_by_core(source: Source, candidates: Sequence[Candidate]) -> Decided:
     return Decided(timeline, recorded, [recorder.finish() for recorder in recorders])
 
 
+def track_of_events(
+    events: Iterable[Event], name: str, timeline: Timeline, *, before: State
+) -> Track:
+    """Return the track of recorded events, in order from a state on; fill the timeline."""
+    recorder = TrackRecorder(name, None, before=before, timeline=timeline)
+    for event in events:
+        recorder.add(event)
+    return recorder.finish()
+
+
 def constant_track(timeline: Timeline, symbols: Sequence[str], *, is_on: bool) -> Track:
     """Return the track of a controller that always allows everything, or never anything."""
     track = Track("always on" if is_on else "always off", None)
@@ -302,12 +343,6 @@ def constant_track(timeline: Timeline, symbols: Sequence[str], *, is_on: bool) -
         track.effective.append(throttles)
         track.in_force.append(throttles)
     return track
-
-
-def _record(events: Iterable[Event], recorder: TrackRecorder) -> Track:
-    for event in events:
-        recorder.add(event)
-    return recorder.finish()
 
 
 def _decide(recorder: TrackRecorder, command: Command, policy: Policy | None) -> None:

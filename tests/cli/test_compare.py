@@ -124,6 +124,25 @@ def test_one_policy_without_compare_keeps_to_one_object_a_window(incident: Path)
     }  # fmt: skip
 
 
+def test_a_history_folder_is_a_source_like_its_ledger(incident: Path) -> None:
+    live("run", "--feed", f"file:{incident}", "--ledger", "l.sqlite", "--history", "h")
+    assert replay_rows("h") == replay_rows("l.sqlite")
+    of_history = compared("h", "--policy", "loose.json", "--compare")
+    of_ledger = compared("l.sqlite", "--policy", "loose.json", "--compare")
+    assert of_history.pop("source") == "h"
+    assert of_ledger.pop("source") == "l.sqlite"
+    assert of_history == of_ledger
+    outcome = live("replay", "h", "--exchange", "okx")
+    assert (outcome.code, "the history h has no dev:okx; it holds dev:bybit" in outcome.err) == (
+        3,
+        True,
+    )
+    Path("empty").mkdir()
+    assert live("replay", "empty").code == 3
+    assert live("replay", "h", "--shadow").code == 2
+    assert live("replay", "h", "--interval-sec", "5").code == 2
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from domain.kpis import Reading
 from domain.windows import SymbolReadings, WindowReadings
-from replay.source import SeriesSource
+from ledger.application import Ledger
+from replay.source import RecordedSource, SeriesSource
 
 MINUTE_MS = 60_000
 START_MS = 1_767_621_600_000
@@ -53,3 +54,12 @@ def edges(*edge_bps: float | None, notional: float | None = None) -> SeriesSourc
 def source(windows: Sequence[Window | None], symbols: tuple[str, ...] = (BTC,)) -> SeriesSource:
     """Return a source of the windows."""
     return SeriesSource("test", Series(windows, symbols))
+
+
+def ledger_source(ledger: Ledger, stream_id: str) -> RecordedSource:
+    """Return a ledger's stream as a source."""
+    return RecordedSource(
+        str(ledger.location),
+        ledger.stream(stream_id).state,
+        lambda: (record.event for record in ledger.records(stream_id)),
+    )

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from replay_support import BTC, ETH, edges, one, source
+from replay_support import BTC, ETH, edges, ledger_source, one, source
 
 from domain.errors import BadInput, CannotTell
 from domain.policy import Policy
 from ledger.application import Ledger
 from ledger.location import LedgerLocation
 from replay.comparing import Comparison, Question, compare, count_flaps
-from replay.source import LedgerSource, SeriesSource
+from replay.source import SeriesSource
 from replay.tracks import STATES, Candidate, Timeline, Track, track_by_core
 
 GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("*.sqlite"))
@@ -109,7 +109,7 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_what_a_ledger_recorded_is_what_the_core_decides_again(golden: Path) -> None:
     with Ledger.open(LedgerLocation(golden), read_only=True) as ledger:
         for stream_id in ledger.stream_ids():
-            opened = LedgerSource(ledger, stream_id)
+            opened = ledger_source(ledger, stream_id)
             decided = track_by_core(opened, [Candidate("again", None)])
             recorded, again = decided.recorded, decided.tracks[0]
             assert recorded is not None

@@ -39,6 +39,7 @@ def test_a_freeze_is_in_force_from_the_windows_end_and_so_late_it_is() -> None:
     assert [one.frozen_after_sec for one in judged.detections] == [60.0, None, 0.0, None]
     assert (judged.caught, judged.missed, judged.needless_freezes) == (2, 2, 0)
     assert judged.median_delay_sec == 0.0
+    assert judged.median_reduced_sec == 0.0
 
 
 def test_a_freeze_that_no_incident_overlaps_is_needless() -> None:
@@ -54,7 +55,7 @@ def test_a_warning_reduces_and_does_not_freeze() -> None:
     found = track_by_core(source(slow), [Candidate("candidate", Policy(min_warn_windows=2))])
     judged = judge_track(found.timeline, found.tracks[0], [minutes(0, 5)])
     assert (judged.caught, judged.missed, judged.reduced) == (0, 1, 1)
-    assert judged.detections[0].reduced_after_sec == 120.0
+    assert judged.detections[0].reduced_after_sec == judged.median_reduced_sec == 120.0
 
 
 def test_an_incident_of_one_symbol_is_met_by_that_symbols_throttle() -> None:
