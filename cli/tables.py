@@ -71,8 +71,13 @@ class Table(NamedTuple):
 
 
 def write_table(table: Table, form: Form, output: Path | None) -> None:
+    """Write the table to a file, else to stdout; see `write_parts`."""
+    write_parts(_parts(table, form), form, output)
+
+
+def write_parts(parts: Iterable[bytes], form: Form, output: Path | None) -> None:
     """
-    Write the table to a file, else to stdout.
+    Write what makes up a form to a file, which is renamed into place once whole, else to stdout.
 
     Raises:
         BadInput: if the file can't be written, or Parquet would go to a terminal.
@@ -80,13 +85,13 @@ def write_table(table: Table, form: Form, output: Path | None) -> None:
     if output is None:
         if form is Form.PARQUET and sys.stdout.isatty():
             raise BadInput("--parquet: bytes for machines; name a file with --output, or redirect")
-        for part in _parts(table, form):
+        for part in parts:
             click.echo(part if form is Form.PARQUET else part.decode(), nl=False)
         return
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
-            stream.writelines(_parts(table, form))
+            stream.writelines(parts)
         temporary.replace(output)
     except OSError as error:
         raise BadInput(f"--output: {output} can't be written: {error.strerror}") from None
