@@ -27,6 +27,7 @@ SUBJECTS: Final = (
     "freeze",
     "metrics",
     "audit",
+    "history",
 )
 """Modules of this package with a `measure(scale)`, in the order of the table."""
 

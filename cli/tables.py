@@ -72,8 +72,13 @@ class Table(NamedTuple):
 
 
 def write_table(table: Table, form: Form, output: Path | None) -> None:
+    """Write the table to a file, else to stdout; see `write_parts`."""
+    write_parts(_parts(table, form), form, output)
+
+
+def write_parts(parts: Iterable[bytes], form: Form, output: Path | None) -> None:
     """
-    Write the table to a file, else to stdout.
+    Write what makes up a form to a file, which is renamed into place once whole, else to stdout.
 
     Raises:
         BadInput: if the file can't be written, or Parquet would go to a terminal.
@@ -81,11 +86,11 @@ def write_table(table: Table, form: Form, output: Path | None) -> None:
     if output is None:
         if form is Form.PARQUET and sys.stdout.isatty():
             raise BadInput("--parquet: bytes for machines; name a file with --output, or redirect")
-        for part in _parts(table, form):
+        for part in parts:
             click.echo(part if form is Form.PARQUET else part.decode(), nl=False)
         return
     with written_atomically(output, option="--output: ") as stream:
-        stream.writelines(_parts(table, form))
+        stream.writelines(parts)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ A reader goes by the manifests alone; files that no manifest names are not part 
 Given the ledger, what the history doesn't hold yet is made in memory, so that answers are current:
 
     history = open_history(Path("desk.history"), ledger=ledger)
-    history.table("transitions", columns=["at", "from_state", "to_state", "reasons"])
+    history.table("transitions", columns=["happened_at", "from_state", "to_state", "reasons"])
 """
 
 from collections import defaultdict
@@ -66,6 +66,16 @@ class StreamHistory(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     last_version: int
     behind: int | None
+
+    @property
+    def starts_ms(self) -> int | None:
+        """The start of the first window."""
+        windows = self.tail.get("windows")
+        in_files = [file.first_ms for file in self.files if file.table == "windows"]
+        if in_files or windows is None:
+            return min(in_files, default=None)
+        first: int | None = pc.min(windows["window_start"].cast(pa.int64())).as_py()
+        return first
 
     @property
     def ends_ms(self) -> int | None:
@@ -151,7 +161,7 @@ class History:
         """
         Return a table's rows of a time, the end exclusive, in the ledger's order.
 
-        A row's time is its window's start, or `at`; a gap is of every time that it lasts.
+        A row's time is its window's start, or `happened_at`; a gap is of every time that it lasts.
 
         Args:
             columns: which columns; all if none are named.
@@ -304,7 +314,7 @@ def _check_version(manifest: Manifest) -> None:
 
 def _guarantee(table: str, key: StreamKey, file: DataFile) -> pc.Expression:
     """Return what holds for all rows of a file, so that it need not be opened in vain."""
-    time = pc.field("window_start" if _has_window(table) else "at")
+    time = pc.field("window_start" if _has_window(table) else "happened_at")
     return (
         (pc.field("env") == key.env)
         & (pc.field("exchange") == key.exchange)
@@ -316,7 +326,8 @@ def _guarantee(table: str, key: StreamKey, file: DataFile) -> pc.Expression:
 
 
 def _has_window(table: str) -> bool:
-    return "window_end" in TABLES[table].names
+    """Return whether a row's time is its window's; else it is `happened_at`."""
+    return "happened_at" not in TABLES[table].names
 
 
 def _in_time(table: str, from_ms: int | None, to_ms: int | None) -> pc.Expression | None:
@@ -324,9 +335,13 @@ def _in_time(table: str, from_ms: int | None, to_ms: int | None) -> pc.Expressio
     chosen: pc.Expression | None = None
     if from_ms is not None:
         start = pa.scalar(from_ms, TIME)
-        chosen = pc.field("window_end") > start if _has_window(table) else pc.field("at") >= start
+        chosen = (
+            pc.field("window_end") > start
+            if _has_window(table)
+            else pc.field("happened_at") >= start
+        )
     if to_ms is not None:
         end = pa.scalar(to_ms, TIME)
-        before = pc.field("window_start" if _has_window(table) else "at") < end
+        before = pc.field("window_start" if _has_window(table) else "happened_at") < end
         chosen = before if chosen is None else chosen & before
     return chosen

@@ -283,7 +283,9 @@ def _bounds(rows: pa.Table, *names: str) -> tuple[int, int]:
 
 
 def _time_bounds(rows: pa.Table) -> tuple[int, int]:
-    names = ["window_start", "window_end"] if "window_end" in rows.column_names else ["at"]
+    names = (
+        ["happened_at"] if "happened_at" in rows.column_names else ["window_start", "window_end"]
+    )
     return _bounds(rows, *names)
 
 

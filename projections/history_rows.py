@@ -16,6 +16,7 @@ from domain.controller import evolve
 from domain.events import (
     CauseKind,
     ClockFault,
+    Event,
     ExternalWriteDetected,
     GapObserved,
     KpiObserved,
@@ -113,8 +114,7 @@ class HistoryRows:
                 self._put("runs", record, event.at_ms, _run_stop(event, self.state))
             case _:
                 at_ms, row = _incident(event, before)
-                details = msgspec.json.encode(event).decode()
-                self._put("incidents", record, at_ms, {**row, "details": details})
+                self._put("incidents", record, at_ms, {**row, "details": _as_json(event)})
 
     def tables(self) -> dict[Part, pa.Table]:
         """Return the rows of all records, by table and day; there are no more to come."""
@@ -141,7 +141,7 @@ class HistoryRows:
             "decided_at": record.decided_at_ms,
         }
         if table not in _WITH_WINDOW:
-            place["at"] = at_ms
+            place["happened_at"] = at_ms
         self._rows[Part(table, day)].append({**place, **row})
 
     def _settle_window(self) -> None:
@@ -156,7 +156,9 @@ class HistoryRows:
         if day not in self._days:
             self._days[day] = DayColumns(day)
         self._days[day].add(record, event, before, self.state)
-        if isinstance(event, KpiObserved):
+        if isinstance(event, GapObserved):
+            self._put("incidents", record, event.window, _gap(event))
+        else:
             limit = before.symbols_within_limit
             for rank, symbol in enumerate(event.symbols):
                 for violation in symbol.violations:
@@ -338,6 +340,20 @@ def _run_stop(event: RunStopped, state: State) -> Row:
         "ledger_id": state.ledger_id,
         "interval_ms": state.interval_ms,
     }
+
+
+def _gap(event: GapObserved) -> Row:
+    return {
+        "kind": "gap",
+        "window_start": event.window,
+        "window_end": event.end_ms,
+        "windows": event.windows,
+        "details": _as_json(event),
+    }
+
+
+def _as_json(event: Event) -> str:
+    return msgspec.json.encode(event).decode()
 
 
 def _incident(

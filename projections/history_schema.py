@@ -135,7 +135,9 @@ VIOLATIONS: Final = pa.schema(
 TRANSITIONS: Final = pa.schema(
     [
         *_PLACE,
-        _known("at", TIME, "from when on it holds: the deciding window's end, or the override"),
+        _known(
+            "happened_at", TIME, "from when on it holds: the deciding window's end, or the override"
+        ),
         _maybe("window_start", TIME, "the deciding window; of a gap, the first missing one"),
         _known("from_state", pa.string(), "ACTIVE, COOLDOWN or FROZEN"),
         _known("to_state", pa.string(), "ACTIVE, COOLDOWN or FROZEN"),
@@ -163,7 +165,7 @@ TRANSITIONS: Final = pa.schema(
 THROTTLES: Final = pa.schema(
     [
         *_PLACE,
-        _known("at", TIME, "from when on it holds"),
+        _known("happened_at", TIME, "from when on it holds"),
         _known("symbol", pa.string(), "the symbol"),
         _known("throttle_before", pa.float64(), "the KPI-based throttle before"),
         _known("throttle", pa.float64(), "... and from then on"),
@@ -177,7 +179,9 @@ THROTTLES: Final = pa.schema(
 POLICIES: Final = pa.schema(
     [
         *_PLACE,
-        _known("at", TIME, "the first window that it holds for; the run's start if unknown"),
+        _known(
+            "happened_at", TIME, "the first window that it holds for; the run's start if unknown"
+        ),
         _known("policy_hash", pa.string(), "names the policy"),
         _known("symbols", TEXTS, "the symbols, in order"),
         _maybe("ramp_profile", pa.string(), "the profile's name"),
@@ -207,7 +211,7 @@ POLICIES: Final = pa.schema(
 OVERRIDES: Final = pa.schema(
     [
         *_PLACE,
-        _known("at", TIME, "when it was applied, or ended"),
+        _known("happened_at", TIME, "when it was applied, or ended"),
         _known("event", pa.string(), "applied or ended"),
         _known("override_id", pa.string(), "names the override"),
         _maybe("kind", pa.string(), "freeze, cap or unfreeze"),
@@ -224,7 +228,7 @@ OVERRIDES: Final = pa.schema(
 RUNS: Final = pa.schema(
     [
         *_PLACE,
-        _known("at", TIME, "when it started or stopped"),
+        _known("happened_at", TIME, "when it started or stopped"),
         _known("event", pa.string(), "started or stopped; a run that was killed has no stop"),
         _known("run_id", pa.string(), "names the run"),
         _maybe("reason", pa.string(), "why it stopped"),
@@ -244,9 +248,15 @@ RUNS: Final = pa.schema(
 INCIDENTS: Final = pa.schema(
     [
         *_PLACE,
-        _known("at", TIME, "when it happened; of a late window, the end of the last one then"),
-        _known("kind", pa.string(), "late_window, clock_fault, external_write, fill_while_frozen"),
-        _maybe("window_start", TIME, "the late window; by the clock that was behind, its window"),
+        _known(
+            "happened_at",
+            TIME,
+            "when; of a gap, its start; of a late window, the end of the last one",
+        ),
+        _known("kind", pa.string(), "gap, late_window, clock_fault, external_write, ..."),
+        _maybe("window_start", TIME, "the late window; a gap's first; the slow clock's window"),
+        _maybe("window_end", TIME, "of a gap: the last missing window's end, exclusive"),
+        _maybe("windows", pa.int64(), "of a gap: how many windows are missing"),
         _maybe("symbol", pa.string(), "the symbol that was traded"),
         _maybe("behind_ms", pa.int64(), "how far the clock was behind the ledger"),
         _maybe("key", pa.string(), "the key that somebody wrote"),
@@ -258,7 +268,10 @@ INCIDENTS: Final = pa.schema(
         _known("details", pa.string(), "the whole event as JSON"),
     ]
 )
-"""A row whatever changes no state and wants looking at."""
+"""
+A row whatever wants looking at: `gap`, `late_window`, `clock_fault`, `external_write`,
+`fill_while_frozen`.
+"""
 
 TABLES: Final[dict[str, pa.Schema]] = {
     "windows": WINDOWS,

@@ -134,7 +134,7 @@ def _bands(history: History, windows: pa.Table, start_ms: int, end_ms: int) -> l
     state, since_ms = windows["state_before"][0].as_py(), start_ms
     bands: list[Row] = []
     for change in changes:
-        at_ms = _time(change["at"])
+        at_ms = _time(change["happened_at"])
         if at_ms > since_ms:
             bands.append({"state": state, "from": since_ms, "to": min(at_ms, end_ms)})
         state, since_ms = change["to_state"], max(at_ms, start_ms)
@@ -151,7 +151,9 @@ def _gaps(windows: pa.Table) -> list[Row]:
 def _overrides(history: History, start_ms: int, end_ms: int) -> list[Row]:
     """Return the overrides that were in force in the span, from when to when."""
     events = history.table("overrides", to_ms=end_ms).to_pylist()
-    ended = {event["override_id"]: event["at"] for event in events if event["event"] == "ended"}
+    ended = {
+        event["override_id"]: event["happened_at"] for event in events if event["event"] == "ended"
+    }
     found = []
     for event in events:
         if event["event"] != "applied":
@@ -159,13 +161,13 @@ def _overrides(history: History, start_ms: int, end_ms: int) -> list[Row]:
         until = ended.get(event["override_id"])
         until_ms = end_ms if until is None else min(_time(until), end_ms)
         if event["kind"] == "unfreeze":
-            until_ms = _time(event["at"])
+            until_ms = _time(event["happened_at"])
         if until_ms < start_ms:
             continue
         scope = "" if event["symbol"] is None else f" {event['symbol']}"
         bound = "" if event["cap"] is None else f" {event['cap']:g}"
         text = f"{event['kind']}{bound}{scope} by {event['actor']}"
-        from_ms = max(_time(event["at"]), start_ms)
+        from_ms = max(_time(event["happened_at"]), start_ms)
         found.append({"from": from_ms, "to": until_ms, "text": text})
     return found
 

@@ -74,8 +74,8 @@ def expected(records: list[Record]) -> dict[str, Rows]:
                 "position": of.position,
                 "decided_at": time(of.decided_at_ms),
             }
-            if "at" in TABLES[table].names:
-                made["at"] = time(at_ms)
+            if "happened_at" in TABLES[table].names:
+                made["happened_at"] = time(at_ms)
             assert not set(row) - set(TABLES[table].names), table
             tables[table].append({**dict.fromkeys(TABLES[table].names), **made, **row})
 
@@ -149,6 +149,9 @@ def _window(put: Any, event: KpiObserved | GapObserved, before: State, after: St
         feed_position=None if seen is None else seen.feed_position,
         feed_counts='{"late":2}' if seen is not None and seen.feed_counts else None,
     )
+    if seen is None:
+        details = msgspec.json.encode(event).decode()
+        put("incidents", event.window, kind="gap", **span, windows=windows, details=details)
     for rank, memory in enumerate(after.symbols):
         observed = None if seen is None else seen.symbols[rank]
         allowed = after.effective_throttles()[memory.symbol]

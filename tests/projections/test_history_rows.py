@@ -97,5 +97,8 @@ def test_a_column_that_is_never_unknown_is_declared_so(tmp_path: Path) -> None:
         for field in schema:
             assert field.nullable or rows[field.name].null_count == 0, (name, field.name)
             assert (field.metadata or {}).get(b"meaning"), (name, field.name)
-            if field.name.endswith(("_at", "_start", "_end", "since")) or field.name == "at":
+            if (
+                field.name.endswith(("_at", "_start", "_end", "since"))
+                or field.name == "happened_at"
+            ):
                 assert field.type == pa.timestamp("ms", tz="UTC")
