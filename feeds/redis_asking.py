@@ -49,7 +49,7 @@ def ask(client: BoundedRedis, question: Callable[[BoundedRedis], Answer]) -> Ans
             return question(client)
     except (RedisTimeout, TimeoutError):
         client.connection_pool.disconnect()
-        raise RedisAway(f"no answer within {client.allowed_sec:.2g} s", is_slow=True) from None
+        raise RedisAway(client.missed, is_slow=True) from None
     except redis.ResponseError as error:
         raise RedisAway(reason(client, error)) from None
     except _ERRORS as error:

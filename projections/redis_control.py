@@ -173,7 +173,7 @@ def clear_hold(connection: BoundedRedis, keys: LiveKeys, request_id: str) -> boo
 def down(connection: BoundedRedis, error: Exception) -> Down:
     """Return what a failure is, in a line without secrets."""
     if isinstance(error, RedisTimeout | TimeoutError):
-        return Down(f"no answer within {connection.allowed_sec:.2g} s")
+        return Down(connection.missed)
     reason = " ".join(connection.scrub(str(error)).split())[:_REASON_CHARS_MAX]
     return Down(f"refused: {reason}" if isinstance(error, ResponseError) else reason)
 

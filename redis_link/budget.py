@@ -14,6 +14,9 @@ from typing import Final
 from redis.exceptions import RedisError
 
 TIMEOUT_SEC: Final = 0.5
+ANSWER_MIB_MAX: Final = 64
+"""How much an exchange may be answered with: whatever the keys hold, it has to fit in memory."""
+
 ASK_SEC_MIN: Final = 0.05
 """With less than this left nobody is asked: it would only look like another outage."""
 
@@ -73,6 +76,7 @@ class Deadline:
         self.timeout_sec = timeout_sec
         self.allowed_sec = timeout_sec
         self.budget = budget
+        self._bytes_left = 0
         self._ends_sec: float | None = None
 
     @contextmanager
@@ -90,6 +94,7 @@ class Deadline:
             yield
             return
         self.allowed_sec = self._allowed_sec(keeping_sec)
+        self._bytes_left = ANSWER_MIB_MAX << 20
         began_sec = time.monotonic()
         self._ends_sec = began_sec + self.allowed_sec
         try:
@@ -107,8 +112,21 @@ class Deadline:
             return self.timeout_sec
         remaining = self._ends_sec - time.monotonic()
         if remaining <= 0:
-            raise TimeoutError(f"no answer within {self.allowed_sec:.2g} s")
+            raise TimeoutError(self.missed)
         return remaining
+
+    def received(self, count: int) -> None:
+        """Count what was received; TimeoutError if it is too much."""
+        self._bytes_left -= count
+        if self._ends_sec is not None and self._bytes_left < 0:
+            raise TimeoutError(self.missed)
+
+    @property
+    def missed(self) -> str:
+        """Why an exchange that took too long did so."""
+        if self._bytes_left < 0:
+            return f"an answer of over {ANSWER_MIB_MAX} MiB"
+        return f"no answer within {self.allowed_sec:.2g} s"
 
     def _allowed_sec(self, keeping_sec: float) -> float:
         if self.budget is None:

@@ -50,9 +50,9 @@ class BoundedRedis(Redis):
         self._secrets = sorted(secrets, key=len, reverse=True)
 
     @property
-    def allowed_sec(self) -> float:
-        """What the present exchange, or the last one, was given, in s."""
-        return self._deadline.allowed_sec
+    def missed(self) -> str:
+        """Why the last exchange took too long, if it did: in time, or in bytes."""
+        return self._deadline.missed
 
     def bounded(self) -> AbstractContextManager[None]:
         """Let all commands within take at most the timeout together."""

@@ -38,7 +38,9 @@ class _BoundedSocket:
 
     def recv_into(self, buffer: bytearray) -> int:
         with self._timed():
-            return self._socket.recv_into(buffer)
+            count = self._socket.recv_into(buffer)
+            self._deadline.received(count)
+            return count
 
     def sendall(self, data: bytes | memoryview) -> None:
         view = memoryview(data)

@@ -302,6 +302,16 @@ def test_a_server_that_isnt_redis_is_nothing(make: Any, answer: bytes) -> None:
         assert feed.notices()
 
 
+def test_an_answer_that_is_too_much_for_memory_is_nothing(server: RedisServer, make: Any) -> None:
+    put(server, ts=str(END_MS), risk_ratio="0.1", edge_bps="9" * (80 << 20))
+    feed = make(server.url, timeout_sec=60.0)
+    assert collect(feed).symbols == {}
+    (notice,) = feed.notices()
+    assert "an answer of over 64 MiB" in notice
+    put(server, edge_bps="3")
+    assert collect(feed).symbols["BTCUSDT"].kpis == {"edge_bps": 3.0, "risk_ratio": 0.1}
+
+
 def test_a_user_limited_to_its_keys_is_enough(server: RedisServer, make: Any) -> None:
     put(server, ts=str(END_MS), edge_bps="3")
     put(server, env="prod", ts=str(END_MS), edge_bps="3")
