@@ -39,10 +39,10 @@ from domain.policy import Policy
 from domain.windows import SymbolReadings
 from ledger.streams import StreamKey
 from projections.history import History
-from projections.history_schema import OVERRIDES, TABLES
+from projections.history_schema import TABLES
 
 DAY_MS: Final = 86_400_000
-HAPPENED: Final = next(name for name in ("happened_at", "at") if name in OVERRIDES.names)
+HAPPENED: Final = "happened_at"
 
 Row = dict[str, Any]
 Placed = tuple[int, Event]
