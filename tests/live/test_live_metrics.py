@@ -372,7 +372,8 @@ def test_a_dry_run_is_told_of_an_environment_of_its_own(server: LiveRedis, tmp_p
     ours = [dict(labels) for name, labels in found.series if name.startswith("live_")]
     assert {labels["env"] for labels in ours} == {"dev-dry-run"}
     assert "live_redis_up" not in found.names
-    assert set(found.by("live_projection_lag_events", "projection")) == {"artifacts"}
+    projections = set(found.by("live_projection_lag_events", "projection"))
+    assert projections == {"artifacts", "history"}
 
 
 def test_a_file_at_its_own_pace_is_told_as_it_is_decided(tmp_path: Path) -> None:
