@@ -67,23 +67,26 @@ def timeline_of(
 
     Args:
         records: of `TIMELINE_EVENTS`; with windows among them, those that were not OK are told.
-        place_of: asked only where an event carries no time, or one before its place.
+        place_of: asked where an event carries no time of its own, and for overrides.
         from_ms, to_ms: a gap is told if any part of it lies between them.
     """
+    moment_ms: int | None = None
     for record in records:
         event = record.event
         if isinstance(event, KpiObserved) and event.verdict is Verdict.OK:
             continue
         own_ms = own_time(event)
         at_ms = place_of(record.version) if own_ms is None else own_ms
-        if to_ms is not None and at_ms >= to_ms:
-            continue
-        if from_ms is not None and _is_before(event, at_ms, from_ms):
+        moment_ms = at_ms if moment_ms is None else max(at_ms, moment_ms)
+        if isinstance(event, OverrideApplied):
             # What was asked for long before, as a freeze that waited for a runner, counts by where
-            # it came into force.
-            waited = isinstance(event, OverrideApplied) and place_of(record.version) >= from_ms
-            if not waited:
-                continue
+            # it came into force; and so does what followed from it, or from a clock set back.
+            moment_ms = max(moment_ms, place_of(record.version))
+        if to_ms is not None and moment_ms >= to_ms:
+            continue
+        ends_ms = event.end_ms if isinstance(event, GapObserved) else moment_ms + 1
+        if from_ms is not None and ends_ms <= from_ms:
+            continue
         yield TimelineEntry(
             version=record.version,
             position=record.position,
@@ -133,7 +136,3 @@ def symbol_of(event: Event) -> str | None:
             return next(iter(event.symbols))
         case _:
             return None
-
-
-def _is_before(event: Event, at_ms: int, from_ms: int) -> bool:
-    return (event.end_ms if isinstance(event, GapObserved) else at_ms + 1) <= from_ms

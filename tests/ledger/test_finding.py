@@ -20,7 +20,7 @@ from ledger.location import LedgerLocation
 from ledger.reading import accounted_until, first_observation, observation_of, unit_of
 from projections.timeline import timeline_of
 
-law = settings(max_examples=60, deadline=None)
+law = settings(max_examples=100, deadline=None)
 
 
 @contextmanager
