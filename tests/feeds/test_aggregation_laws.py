@@ -109,6 +109,7 @@ def reference(
     return kpis
 
 
+@settings(deadline=None)
 @given(SAMPLES, STARTS)
 def test_windows_agree_with_the_rules_written_plainly(
     samples: list[Sample], starts: list[int]
@@ -154,6 +155,7 @@ def in_time(
     return windows
 
 
+@settings(deadline=None)
 @given(SAMPLES, STARTS, st.randoms(use_true_random=False))
 def test_in_one_go_and_in_time_give_the_same_windows(
     samples: list[Sample], starts: list[int], random: Any
@@ -173,7 +175,7 @@ def test_in_one_go_and_in_time_give_the_same_windows(
 # Memory.
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 10**14 - 1), min_size=50, max_size=400), st.randoms())
 def test_no_more_is_held_than_the_limits_whatever_arrives(times: list[int], random: Any) -> None:
     limits = Limits(buckets=20, latencies=30, latencies_per_window=8)

@@ -165,8 +165,8 @@ def test_freeze_cap_unfreeze_clear_and_list_do_what_they_say(
 
 
 def test_an_override_for_a_time_ends_by_itself(server: LiveRedis, run: Run, tmp_path: Path) -> None:
-    done(tmp_path, "freeze", "--for", "1s")
-    done(tmp_path, "cap", "0.25", "--for", "2s", "--symbol", "ETHUSDT")
+    done_here(tmp_path, "freeze", "--for", "5s")
+    done_here(tmp_path, "cap", "0.25", "--for", "6s", "--symbol", "ETHUSDT")
     assert (server.get(STATE), server.get(ETH)) == ("FROZEN", "0.0")
     wait_for(lambda: server.get(STATE) == "ACTIVE", "the end of the freeze")
     wait_for(lambda: server.get(ETH) == "1.0", "the end of the cap")
