@@ -9,9 +9,10 @@ that doesn't heed its interruption ends it.
 import contextlib
 import os
 import resource
+import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -97,6 +98,7 @@ def sql(statement: str | None, wants_tables: bool, **given: Any) -> None:
         add_views(connection, history, names, is_locked=True)
         bounds.enter_context(_bounded_memory(given["memory_mb"]))
         bounds.enter_context(_bounded_time(given["timeout_sec"] + GRACE_SEC))
+        bounds.enter_context(_interrupted_by_user(connection.interrupt))
         from cli.answers import tell_answer, write_answer  # noqa: PLC0415
 
         with answering(connection, text, timeout_sec=given["timeout_sec"]) as answer:
@@ -161,6 +163,31 @@ def _mapped_bytes() -> int | None:
     except OSError:
         return None
     return pages * resource.getpagesize()
+
+
+@contextlib.contextmanager
+def _interrupted_by_user(interrupt: Callable[[], None]) -> Iterator[None]:
+    """
+    Let Ctrl-C reach a query that keeps the main thread, in which Python would handle it.
+
+    Python's own handler then raises KeyboardInterrupt as ever.
+    """
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+
+    def listen() -> None:
+        while numbers := os.read(told, 64):
+            if signal.SIGINT in numbers:
+                interrupt()
+        os.close(told)
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(tell)
 
 
 @contextlib.contextmanager

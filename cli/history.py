@@ -88,18 +88,24 @@ class HistoryFollower:
 
     def _try_to_write(self, writer: "HistoryWriter") -> None:
         try:
-            self._write(writer)
+            self._write_again(writer)
         except AnotherWriter:
             # A rebuild puts its history in place at this moment; what is new is in it, or is next.
             return
-        except CannotTell as error:
-            self._tell(error, is_waiting=not self.version)
         except Exception as error:
+            # Whatever it is, it is said, and tried again; the run goes on.
             self._tell(error)
         else:
             if self._is_failing:
                 self._say("the history is written again")
             self._is_failing = False
+
+    def _write_again(self, writer: "HistoryWriter") -> None:
+        try:
+            self._write(writer)
+        except CannotTell:
+            # The ledger was written for the first time while it was looked at.
+            self._write(writer)
 
     def _write(self, writer: "HistoryWriter") -> None:
         is_last = self._ended.is_set()
@@ -112,10 +118,7 @@ class HistoryFollower:
                 self._written_ms = self._now_ms()
                 self._kept(self.version)
 
-    def _tell(self, error: Exception, *, is_waiting: bool = False) -> None:
-        # A ledger that has no event yet has no history.
-        if is_waiting and not self._ended.is_set():
-            return
+    def _tell(self, error: Exception) -> None:
         if not self._is_failing:
             told = str(error) if isinstance(error, LiveError) else repr(error)
             self._say(f"{told}; decisions go on without the history")

@@ -284,7 +284,6 @@ def _window(
         verdicts.count(Verdict.CRIT),
         "" if after.run is None else after.run.run_id,
         before.policy_hash,
-        None if observed is None else observed.content,
         None if observed is None else observed.feed_position,
         None if counts is None else msgspec.json.encode(counts).decode(),
     )

@@ -8,6 +8,7 @@ once, whenever a writer is killed.
 
 import hashlib
 import os
+import re
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,23 @@ from domain.errors import HistoryDamaged
 from ledger.streams import StreamKey
 
 FORMAT_VERSION: Final = 1
+TABLE_NAMES: Final = frozenset(
+    {
+        "windows", "symbols", "kpis", "violations", "transitions", "throttles", "policies",
+        "overrides", "runs", "incidents",
+    }
+)  # fmt: skip
+"""As in `history_schema.TABLES`, without what it takes to import that."""
+
 CHECK_AT_ONCE: Final = 4
 
 _EPOCH: Final = date(1970, 1, 1)
+_STREAM: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}:[a-z0-9][a-z0-9_-]{0,31}(:dry-run)?")
+_NAME: Final = re.compile(r"part-[0-9]{12,}-[0-9]{12,}\.[0-9a-f]{8}\.parquet")
+_PATH: Final = re.compile(
+    r"[a-z]+/env=[a-z0-9_-]+/exchange=[a-z0-9_-]+/dry_run=(true|false)/day=[0-9]{4}-[0-9]{2}-[0-9]{2}/"
+    + _NAME.pattern
+)
 _REMEDY: Final = "`live rebuild history` makes it again from the ledger"
 
 
@@ -172,9 +187,22 @@ def load_manifest(path: Path) -> Manifest | None:
             )
         if digest_of(bytes(sealed.manifest)) != sealed.checksum:
             raise HistoryDamaged(f"{path} is not as it was written; {_REMEDY}")
-        return msgspec.json.decode(sealed.manifest, type=Manifest)
+        return _within(msgspec.json.decode(sealed.manifest, type=Manifest), path)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise HistoryDamaged(f"{path} is no manifest of a history ({error}); {_REMEDY}") from error
+
+
+def _within(manifest: Manifest, path: Path) -> Manifest:
+    """Return a manifest that names nothing outside its folder; it may come from elsewhere."""
+    if (
+        not _STREAM.fullmatch(manifest.stream)
+        or not all(
+            _NAME.fullmatch(file.name) and file.table in TABLE_NAMES for file in manifest.files
+        )
+        or not all(_PATH.fullmatch(file.path) for file in manifest.retired)
+    ):
+        raise HistoryDamaged(f"{path} names what can't be a file of a history; {_REMEDY}")
+    return manifest
 
 
 def check_files(folder: Path, key: StreamKey, files: Sequence[DataFile]) -> None:

@@ -65,7 +65,6 @@ WINDOWS: Final = pa.schema(
         _known("symbols_crit", pa.int32(), "how many of them were CRIT; 0 for a gap"),
         _known("run_id", pa.string(), "the run that appended it"),
         _known("policy_hash", pa.string(), "the policy that judged it"),
-        _maybe("content", pa.string(), "the hash of what arrived; null for a gap"),
         _maybe("feed_position", pa.string(), "up to where a durable feed was read"),
         _maybe("feed_counts", pa.string(), "what the feed didn't use, as JSON: late, malformed"),
     ]

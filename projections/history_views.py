@@ -26,6 +26,12 @@ from projections.history_schema import TABLES
 MEMORY_MB: Final = 1_024
 THREADS: Final = 2
 
+IN_MEMORY: Final = frozenset({"incidents", "overrides", "policies", "runs", "transitions"})
+"""Tables of few rows in many files, and what episodes are made of: read once, when opened."""
+
+PATTERN: Final = frozenset("*?[]{}")
+"""What makes a path a pattern of several."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much a query may use: memory in MiB, threads; and whether it is kept from all else."""
@@ -81,6 +87,10 @@ def database(limits: Limits) -> duckdb.DuckDBPyConnection:
             "temp_directory": "",
         },
     )
+    # A year is hundreds of small local files: their footers are worth keeping, their bytes not.
+    connection.execute("SET parquet_metadata_cache=true")
+    connection.execute("SET enable_external_file_cache=false")
+    connection.execute("SET disable_parquet_prefetching=true")
     connection.execute("SET TimeZone='UTC'")
     connection.execute("SET python_enable_replacements=false")
     return connection
@@ -108,9 +118,7 @@ def add_views(
     allowed: list[str] = []
     try:
         for table in sorted(tables):
-            paths = [str(path.resolve()) for path in history.files(table)]
-            allowed += paths
-            _create_table(connection, table, paths, history.tail(table))
+            allowed += _create_table(connection, table, history)
         connection.register("known_streams", _streams(history))
         connection.execute("CREATE VIEW streams AS SELECT * FROM known_streams")
         for name in VIEWS.keys() & wanted:
@@ -127,9 +135,14 @@ def _lock(connection: duckdb.DuckDBPyConnection, allowed: Iterable[str]) -> None
     connection.execute("SET lock_configuration=true")
 
 
-def _create_table(
-    connection: duckdb.DuckDBPyConnection, table: str, paths: list[str], tail: pa.Table
-) -> None:
+def _create_table(connection: duckdb.DuckDBPyConnection, table: str, history: History) -> list[str]:
+    """Make a table or view of the history's rows; return the files that it reads."""
+    paths = [str(path.resolve()) for path in history.files(table)]
+    if any(PATTERN.intersection(path) for path in paths):
+        # DuckDB would take such a path for a pattern; pyarrow reads it for what it is.
+        connection.register(f"all_{table}", history.dataset(table))
+        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM all_{table}")
+        return []
     columns = ", ".join(TABLES[table].names)
     parts = []
     if paths:
@@ -138,10 +151,13 @@ def _create_table(
             "hive_partitioning=true, hive_types={'env': VARCHAR, 'exchange': VARCHAR, "
             "'dry_run': BOOLEAN, 'day': DATE})"
         )
+    tail = history.tail(table)
     if tail.num_rows or not paths:
         connection.register(f"latest_{table}", tail)
         parts.append(f"SELECT {columns} FROM latest_{table}")
-    connection.execute(f"CREATE VIEW {table} AS {' UNION ALL '.join(parts)}")
+    kind = "TABLE" if table in IN_MEMORY else "VIEW"
+    connection.execute(f"CREATE {kind} {table} AS {' UNION ALL '.join(parts)}")
+    return paths
 
 
 def _quoted(text: str) -> str:

@@ -64,6 +64,7 @@ class HistoryWriter:
         self._folder = Folder(folder)
         self._stream_id = stream_id
         self._key = parse_stream_id(stream_id)
+        assert not self._key.shadow, "a shadow decides nothing that is published: it has no history"
         self._now_ms = now_ms
         self._is_tidy = False
 

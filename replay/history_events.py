@@ -117,7 +117,7 @@ def _window(row: Row, symbols: list[Row], kpis: Mapping[tuple[int, str], list[Ro
     return KpiObserved(
         window=_ms(row["window_start"]),
         interval_ms=row["interval_ms"],
-        content=row["content"],
+        content="",  # No decision reads it, and a history doesn't keep it.
         verdict=Verdict(row["verdict"]),
         throttle=row["throttle"],
         symbols=tuple(_symbol(one, kpis.get((version, one["symbol"]), [])) for one in symbols),

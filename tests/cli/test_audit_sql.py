@@ -37,9 +37,12 @@ def spawn_sql(folder: Path, statement: str, *options: str) -> "subprocess.Popen[
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "cli.main", "audit", "sql", statement),
-            *("--ledger", "desk.sqlite", *options),
+            *(() if "--history" in options else ("--ledger", "desk.sqlite")),
+            *options,
         ],
         cwd=folder,
+        # Tests that run in the background are started with it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -220,10 +223,16 @@ def test_a_query_that_does_not_heed_its_interruption_ends_with_the_process(folde
 
 def test_ctrl_c_ends_a_query_at_once(folder: Path) -> None:
     statement = "SELECT sum(length(md5(i::VARCHAR))) FROM range(99999999999) t(i)"
-    with spawn_sql(folder, statement, "--timeout-sec", "600") as process:
-        time.sleep(4)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+    with spawn_sql(folder, statement, "--history", "desk.history") as process:
+        try:
+            assert process.stderr is not None
+            assert "that is all" in process.stderr.readline()
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            # Well before the query would be stopped for taking too long.
+            _, err = process.communicate(timeout=25)
+        finally:
+            process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
 

@@ -145,7 +145,6 @@ def _window(put: Any, event: KpiObserved | GapObserved, before: State, after: St
         symbols_crit=verdicts.count("CRIT"),
         run_id=after.run.run_id,
         policy_hash=before.policy.hash,
-        content=None if seen is None else seen.content,
         feed_position=None if seen is None else seen.feed_position,
         feed_counts='{"late":2}' if seen is not None and seen.feed_counts else None,
     )

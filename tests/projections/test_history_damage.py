@@ -17,7 +17,14 @@ from ledger.application import Ledger
 from ledger.location import LedgerLocation
 from projections import history, history_files, history_writer
 from projections.history import open_history
-from projections.history_manifest import load_manifest, manifest_path, seal
+from projections.history_manifest import (
+    TABLE_NAMES,
+    RetiredFile,
+    load_manifest,
+    manifest_path,
+    seal,
+)
+from projections.history_schema import TABLES
 from projections.history_writer import HistoryWriter
 
 
@@ -96,6 +103,22 @@ def test_any_changed_byte_of_a_manifest_is_noticed(path: Path) -> None:
         manifest_of(path).write_bytes(changed)
         with pytest.raises(HistoryDamaged):
             open_history(folder_of(path))
+
+
+@pytest.mark.parametrize("name", ["../../../../../../etc/passwd", "part-1-2.x.parquet", "a"])
+def test_a_manifest_that_names_other_files_is_refused(path: Path, name: str) -> None:
+    manifest = load_manifest(manifest_of(path))
+    assert manifest is not None
+    files = (replace(manifest.files[0], name=name), *manifest.files[1:])
+    retired = (RetiredFile(name, 0),)
+    for changed in (replace(manifest, files=files), replace(manifest, retired=retired)):
+        manifest_of(path).write_bytes(seal(changed))
+        with pytest.raises(HistoryDamaged, match="names what can't be a file of a history"):
+            open_history(folder_of(path))
+
+
+def test_the_tables_that_a_manifest_may_name_are_those_that_there_are() -> None:
+    assert set(TABLES) == TABLE_NAMES
 
 
 def test_a_damaged_manifest_is_replaced_by_a_rebuild_alone(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The views say what the events say, and open as docs/notebook.md shows."""
 
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from ledger.codec import Record
 from ledger.location import LedgerLocation
 from projections.episodes import derive_episodes
 from projections.history_queries import MEANINGS
-from projections.history_views import VIEWS, open_views
+from projections.history_views import VIEWS, Limits, open_views
 from projections.history_writer import HistoryWriter
 
 NOTEBOOK = (Path(__file__).parents[2] / "docs" / "notebook.md").read_text(encoding="utf-8")
@@ -190,6 +191,17 @@ def test_a_condition_on_the_day_opens_the_files_of_that_day_alone(
     read = re.search(r"Total Files Read: (\d+)", plan)
     assert read is not None, plan
     assert int(read[1]) < len(list((folder / "windows").rglob("*.parquet")))
+
+
+def test_a_folder_may_have_any_name(
+    ledger: Path, tmp_path: Path, database: duckdb.DuckDBPyConnection
+) -> None:
+    folder = tmp_path / "it's desk[1] {a,b} *?.history"
+    shutil.copytree(ledger.with_suffix(".history"), folder)
+    with open_views(folder, ledger=ledger, limits=Limits(is_locked=True)) as connection:
+        for name in ("windows", "episodes", "uptime"):
+            query = f"SELECT * FROM {name}"
+            assert rows(connection, query) == rows(database, query)
 
 
 def test_every_view_has_a_meaning_and_every_row_a_stream(
