@@ -20,6 +20,7 @@ from ledger.application import Ledger
 from projections.artifacts import write_artifacts
 
 if TYPE_CHECKING:
+    from cli.notifying import Notifier
     from cli.publishing import LedgerPublisher
     from projections.redis_exchange import ForeignWrite
 
@@ -38,6 +39,7 @@ class Outputs:
 
     Args:
         publisher: None where nothing is published: a dry run, or no Redis.
+        notifier: None where nobody is told.
         meter: what is told how far the outputs have come.
     """
 
@@ -47,6 +49,7 @@ class Outputs:
         session: Session,
         artifacts: Path,
         publisher: "LedgerPublisher | None",
+        notifier: "Notifier | None" = None,
         meter: Meter = NO_METER,
     ) -> None:
         self._ledger = ledger
@@ -58,6 +61,7 @@ class Outputs:
         if publisher is not None:
             meter.add_projection(REDIS)
             meter.redis_answered(publisher.is_up)
+        self._notifier = notifier
         self._failure: BadInput | None = None
         self._notices: list[str] = []
 
@@ -87,6 +91,13 @@ class Outputs:
         if self._publisher is not None:
             self._publisher.hurry()
 
+    def notify(self) -> list[str]:
+        """Tell people what was appended, and record what they got; called between windows only."""
+        if self._notifier is None:
+            return []
+        self._notifier.follow(self._session.stream.version)
+        return self._notifier.notices()
+
     def disobeyed(self, readings: WindowReadings) -> list[ReportFill]:
         """Return a report for each symbol whose fills added risk while 0.0 was published."""
         if self._publisher is None:
@@ -115,6 +126,8 @@ class Outputs:
         """Publish FROZEN and 0.0 for everything, with the cause."""
         if self._publisher is not None:
             self._publisher.publish_fault(text)
+        if self._notifier is not None:
+            self._notifier.tell_fault(text)
 
     def notices(self) -> list[str]:
         """Return what somebody should be told since the last call."""
@@ -130,6 +143,8 @@ class Outputs:
         """
         if self._publisher is not None:
             self._publisher.close()
+        if self._notifier is not None:
+            self._notifier.close(self._session.stream.version)
         if self._failure is not None:
             raise self._failure
 
