@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from cli.metering import ARTIFACTS, NO_METER, REDIS, Meter
+from cli.metering import ARTIFACTS, NO_METER, NOTIFICATIONS, REDIS, Meter
 from cli.session import Session
 from domain.commands import ReportExternalWrite, ReportFill
 from domain.errors import BadInput
@@ -61,6 +61,9 @@ class Outputs:
         if publisher is not None:
             meter.add_projection(REDIS)
             meter.redis_answered(publisher.is_up)
+        if notifier is not None:
+            meter.add_projection(NOTIFICATIONS)
+            self._meter_notifier(notifier)
         self._notifier = notifier
         self._failure: BadInput | None = None
         self._notices: list[str] = []
@@ -96,6 +99,7 @@ class Outputs:
         if self._notifier is None:
             return []
         self._notifier.follow(self._session.stream.version)
+        self._meter_notifier(self._notifier)
         return self._notifier.notices()
 
     def disobeyed(self, readings: WindowReadings) -> list[ReportFill]:
@@ -147,6 +151,16 @@ class Outputs:
             self._notifier.close(self._session.stream.version)
         if self._failure is not None:
             raise self._failure
+
+    def _meter_notifier(self, notifier: "Notifier") -> None:
+        counts = notifier.counts
+        self._meter.notified(
+            pending=notifier.pending,
+            delivered=counts.delivered,
+            failed=counts.failed,
+            abandoned=counts.abandoned,
+        )
+        self._meter.projected(NOTIFICATIONS, notifier.delivered_version)
 
     def _write_artifacts(self) -> None:
         """Renew the artifacts; a full disk under them is no reason to stop watching the bot."""

@@ -15,6 +15,7 @@ from live_support import (
     wait_for,
     windows,
 )
+from scraping import metrics_url, scrape
 from support import row, write_jsonl
 from webhook import Webhook, running_webhook
 
@@ -116,6 +117,30 @@ def test_a_webhook_that_fails_is_tried_until_it_is_back(webhook: Webhook, tmp_pa
         assert run.stop() == 0
     (record,) = delivered(tmp_path)
     assert record.attempts >= 3
+
+
+def test_what_comes_of_notifications_is_in_the_metrics(webhook: Webhook, tmp_path: Path) -> None:
+    def outcomes() -> dict[str, float]:
+        found = scrape(url).by("live_notifications_total", "outcome")
+        return {str(outcome): value for outcome, value in found.items()}
+
+    webhook.mode = "fail"
+    options = mock_run(None, *telling(webhook, "--metrics-port", "0"))
+    with Run(tmp_path, *options) as run:
+        url = wait_for(lambda: metrics_url(run.output), "metrics")
+        none = {"delivered": 0, "failed": 0, "abandoned": 0}
+        wait_for(lambda: outcomes() == none, "the series")
+        let_windows_pass(tmp_path)
+        freeze(tmp_path)
+        wait_for(lambda: outcomes()["failed"] >= 2, "failures")
+        assert scrape(url).value("live_notifications_pending") == 1
+        lag = scrape(url).by("live_projection_lag_events", "projection")
+        assert lag["notifications"] > 0
+        webhook.mode = "ok"
+        wait_for(lambda: outcomes()["delivered"] == 1, "delivery")
+        assert scrape(url).value("live_notifications_pending") == 0
+        assert outcomes()["abandoned"] == 0
+        assert run.stop() == 0
 
 
 def test_a_runner_killed_between_decision_and_delivery_tells_it_after_its_restart(
