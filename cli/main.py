@@ -25,6 +25,7 @@ COMMANDS: Final[Commands] = {
     "override": ("cli.override", "Freeze, cap or unfreeze by hand; list and clear."),
     "export": ("cli.export", "Publish the ledger's state to Redis."),
     "rebuild": ("cli.rebuild", "Make history, Redis keys or artifacts again from the ledger."),
+    "notify": ("cli.notify", "Try where notifications go."),
 }
 
 

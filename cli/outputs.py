@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from cli.metering import ARTIFACTS, NO_METER, REDIS, Meter
+from cli.metering import ARTIFACTS, NO_METER, NOTIFICATIONS, REDIS, Meter
 from cli.session import Session
 from domain.commands import ReportExternalWrite, ReportFill
 from domain.errors import BadInput
@@ -20,6 +20,7 @@ from ledger.application import Ledger
 from projections.artifacts import write_artifacts
 
 if TYPE_CHECKING:
+    from cli.notifying import Notifier
     from cli.publishing import LedgerPublisher
     from projections.redis_exchange import ForeignWrite
 
@@ -38,6 +39,7 @@ class Outputs:
 
     Args:
         publisher: None where nothing is published: a dry run, or no Redis.
+        notifier: None where nobody is told.
         meter: what is told how far the outputs have come.
     """
 
@@ -47,6 +49,7 @@ class Outputs:
         session: Session,
         artifacts: Path,
         publisher: "LedgerPublisher | None",
+        notifier: "Notifier | None" = None,
         meter: Meter = NO_METER,
     ) -> None:
         self._ledger = ledger
@@ -58,6 +61,10 @@ class Outputs:
         if publisher is not None:
             meter.add_projection(REDIS)
             meter.redis_answered(publisher.is_up)
+        if notifier is not None:
+            meter.add_projection(NOTIFICATIONS)
+            self._meter_notifier(notifier)
+        self._notifier = notifier
         self._failure: BadInput | None = None
         self._notices: list[str] = []
 
@@ -87,6 +94,14 @@ class Outputs:
         if self._publisher is not None:
             self._publisher.hurry()
 
+    def notify(self) -> list[str]:
+        """Tell people what was appended, and record what they got; called between windows only."""
+        if self._notifier is None:
+            return []
+        self._notifier.follow(self._session.stream.version)
+        self._meter_notifier(self._notifier)
+        return self._notifier.notices()
+
     def disobeyed(self, readings: WindowReadings) -> list[ReportFill]:
         """Return a report for each symbol whose fills added risk while 0.0 was published."""
         if self._publisher is None:
@@ -115,6 +130,8 @@ class Outputs:
         """Publish FROZEN and 0.0 for everything, with the cause."""
         if self._publisher is not None:
             self._publisher.publish_fault(text)
+        if self._notifier is not None:
+            self._notifier.tell_fault(text)
 
     def notices(self) -> list[str]:
         """Return what somebody should be told since the last call."""
@@ -130,8 +147,20 @@ class Outputs:
         """
         if self._publisher is not None:
             self._publisher.close()
+        if self._notifier is not None:
+            self._notifier.close(self._session.stream.version)
         if self._failure is not None:
             raise self._failure
+
+    def _meter_notifier(self, notifier: "Notifier") -> None:
+        counts = notifier.counts
+        self._meter.notified(
+            pending=notifier.pending,
+            delivered=counts.delivered,
+            failed=counts.failed,
+            abandoned=counts.abandoned,
+        )
+        self._meter.projected(NOTIFICATIONS, notifier.delivered_version)
 
     def _write_artifacts(self) -> None:
         """Renew the artifacts; a full disk under them is no reason to stop watching the bot."""

@@ -12,6 +12,7 @@ import click
 from cli.clock import SystemClock
 from cli.feeding import check_source
 from cli.metering import listening
+from cli.notify_options import notify_options, notify_options_of, notify_policy_options
 from cli.options import (
     DEFAULT_ENV,
     DEFAULT_EXCHANGE,
@@ -157,6 +158,8 @@ MOCK_FEED: Final = "mock://healthy"
     help="The address that /metrics is served on, to whoever can reach it.",
 )
 @live_option("--adopt", is_flag=True, help="Take another ledger's Redis keys over.")
+@notify_options
+@notify_policy_options
 @live_option("--quiet", is_flag=True, help="Don't tell what happened window by window.")
 def run(symbols: str | None, ledger: str | None, iterations: int | None, **given: Any) -> None:
     """
@@ -173,8 +176,10 @@ def run(symbols: str | None, ledger: str | None, iterations: int | None, **given
         parse_redis_url(url, env=env)
     feed = _feed_options(given, url)
     check_source(feed, env=env, redis_url=url)
+    notify, notify_warnings = notify_options_of(given, env)
     secrets = [url, feed.source if feed.scheme in {"ws", "wss"} else None]
-    for told in (warning, hide_arguments(*filter(None, secrets))):
+    hidden = hide_arguments(*filter(None, secrets), notify=given["notify"])
+    for told in (warning, hidden, *notify_warnings):
         warn(told)
     is_fresh = ledger is None and feed.scheme == "mock"
     location = parse_location(_default_ledger(is_fresh) if ledger is None else ledger)
@@ -184,6 +189,7 @@ def run(symbols: str | None, ledger: str | None, iterations: int | None, **given
         feed=feed,
         redis=None if url is None else _redis_options(given, url),
         metrics=_metrics_options(given),
+        notify=notify,
         location=location,
         is_fresh=is_fresh,
         artifacts=given["artifacts"],

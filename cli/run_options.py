@@ -10,6 +10,7 @@ import msgspec
 from domain.events import LATENESS_MS
 from ledger.location import LedgerLocation
 from ledger.streams import StreamKey
+from projections.notify_messages import Level
 
 DEFAULT_KPI_KEY: Final = "{env}:{exchange}:shadow:latest:{symbol}"
 TTL_SEC_MAX: Final = 366 * 86_400
@@ -75,6 +76,22 @@ class MetricsOptions(msgspec.Struct, frozen=True):
     address: str
 
 
+class NotifyOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Who is told, and what. `urls` are secrets and are never shown.
+
+    Attributes:
+        level: from which severity on the run's environment is told.
+        debounce_ms: see `projections.notify_messages.Settings`.
+        runbook_url: what the runbook's sections are linked under.
+    """
+
+    urls: tuple[str, ...]
+    level: Level
+    debounce_ms: int
+    runbook_url: str
+
+
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """All of it; what is None continues as in the ledger, a history that is None isn't kept."""
 
@@ -82,6 +99,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     feed: FeedOptions
     redis: RedisOptions | None
     metrics: MetricsOptions | None = None
+    notify: NotifyOptions | None = None
     location: LedgerLocation
     is_fresh: bool
     artifacts: Path

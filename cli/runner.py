@@ -163,6 +163,7 @@ class Runner:
         self._attendant.answer(ended)
         # Whoever lost patience just now may have set the hold since, and not seen the answer.
         self._outputs.end_holds(settled)
+        self._notify()
         self._shadows.catch_up()
         self._attend_due_ms = now_ms + ATTEND_EVERY_MS
 
@@ -188,6 +189,10 @@ class Runner:
             self._say(line)
         self._outputs_due_ms = now_ms + ARTIFACTS_EVERY_MS
 
+    def _notify(self) -> None:
+        for notice in self._outputs.notify():
+            self._say(notice)
+
     def _end(self, windows: int) -> Outcome:
         """Append the run's end, renew what is put out and store the fold."""
         stopped = self._clock.stop.is_set()
@@ -195,6 +200,7 @@ class Runner:
         self._session.stop(reason, at_ms=self._clock.now_ms())
         self._put_out()
         self._outputs.close()
+        self._notify()
         self._session.snapshot()
         self._shadows.finish()
         return Outcome(windows, self._decided, stopped)

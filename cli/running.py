@@ -19,6 +19,7 @@ from cli.attendant import Attendant
 from cli.clock import SystemClock
 from cli.feeding import check_mock, open_live, open_series, past_windows
 from cli.metering import HISTORY, Meter, open_meter
+from cli.notify_options import check_notify
 from cli.options import fold_stream
 from cli.outputs import Outputs
 from cli.run_options import RunOptions
@@ -37,10 +38,12 @@ from ledger.application import Ledger, StreamState
 from ledger.inbox import Inbox
 from ledger.lock import StreamLock
 from ledger.streams import StreamKey
+from projections.notify_messages import Level
 from projections.wording import cause_words
 
 if TYPE_CHECKING:
     from cli.history import HistoryFollower
+    from cli.notifying import Notifier
     from cli.publishing import LedgerPublisher
     from projections.metrics_server import MetricsServer
     from redis_link.client import BoundedRedis
@@ -61,6 +64,7 @@ def check_options(options: RunOptions) -> None:
     """
     if options.feed.scheme == "mock":
         check_mock(options.feed.source)
+    check_notify(options.notify, options.key.env)
     resolve_limits(
         State(),
         options.symbols or DEFAULT_SYMBOLS,
@@ -111,6 +115,7 @@ def execute(
         if publisher is not None:
             closing.callback(publisher.leave)
         session = _begin(options, ledger, stream, feed, adopt, publisher, interval_ms, clock)
+        notifier = _open_notifier(options, ledger, session.stream, clock)
         meter = open_meter(metrics_server, ledger, session, adopt, clock)
         if options.history is not None:
             closing.enter_context(_keeping_history(options, options.history, clock, meter))
@@ -120,7 +125,7 @@ def execute(
         )
         runner = Runner(
             session,
-            Outputs(ledger, session, options.artifacts, publisher, meter),
+            Outputs(ledger, session, options.artifacts, publisher, notifier, meter),
             Attendant(session, ledger, Inbox(options.location, stream.id)),
             clock,
             say,
@@ -200,6 +205,20 @@ def _keeping_history(
         say=warn,
         kept=lambda version: meter.projected(HISTORY, version),
     )
+
+
+def _open_notifier(
+    options: RunOptions, ledger: Ledger, stream: StreamState, clock: SystemClock
+) -> "Notifier | None":
+    """Return the notifier, None where nobody is told; only then is it imported."""
+    notify = options.notify
+    if notify is None or notify.level is Level.OFF or options.key.dry_run:
+        return None
+    from cli.notifying import Notifier  # noqa: PLC0415
+    from projections.notify_targets import open_targets  # noqa: PLC0415
+
+    targets = open_targets(notify.urls, env=options.key.env)
+    return Notifier(notify, ledger, stream, targets, clock.now_ms)
 
 
 def _begin(

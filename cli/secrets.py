@@ -3,6 +3,7 @@ Where secrets come from, and how they are kept out of sight.
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import setproctitle
@@ -11,23 +12,29 @@ from domain.errors import BadInput
 from redis_link.url import read_url_file, redact
 
 
-def hide_arguments(*urls: str) -> str | None:
+def hide_arguments(*urls: str, notify: Iterable[str] = ()) -> str | None:
     """
     Take URLs with a password out of the process title, where they were given as arguments.
+
+    Args:
+        notify: URLs that are secret as a whole.
 
     Returns:
         A warning, None if nothing secret stood there.
     """
     shown = " ".join(sys.argv)
-    secret = [url for url in urls if url in shown and ("@" in url or "?" in url)]
-    if not secret:
+    hidden = {url: redact(url) for url in urls if "@" in url or "?" in url}
+    hidden |= {url: f"{url.partition('://')[0]}://***" for url in notify if "://" in url}
+    hidden = {url: instead for url, instead in hidden.items() if url in shown}
+    if not hidden:
         return None
-    for url in secret:
-        shown = shown.replace(url, redact(url))
+    for url in sorted(hidden, key=len, reverse=True):  # One may be the beginning of another.
+        shown = shown.replace(url, hidden[url])
     setproctitle.setproctitle(shown)
     return (
         "a password on the command line is seen by others until it is taken out of the process "
-        "title, and stays in the shell's history; use LIVE_REDIS_URL or --redis-url-file"
+        "title, and stays in the shell's history; use a file (--redis-url-file, --notify-file) or "
+        "a variable (LIVE_REDIS_URL, LIVE_NOTIFY_URLS)"
     )
 
 

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "ledger": {"msgspec", "eventsourcing", "domain"},
     "feeds": {"msgspec", "pyarrow", "redis", "websockets", "domain", "redis_link"},
     "projections": {
+        "apprise",
         "duckdb",
         "msgspec",
         "prometheus_client",

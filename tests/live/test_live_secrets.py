@@ -9,10 +9,12 @@ from live_support import (
     Run,
     artifact,
     command,
+    let_windows_pass,
     mock_run,
     running_redis,
     wait_for,
 )
+from webhook import running_webhook
 
 CANARY = "canary-Zq7-secret"
 STATE = "dev:bybit:live:state"
@@ -132,3 +134,43 @@ def test_a_feeds_password_is_hidden_as_well(tmp_path: Path) -> None:
     assert CANARY not in run.output
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("mode", ["ok", "fail"])
+def test_where_notifications_go_is_hidden_as_a_whole(tmp_path: Path, mode: str) -> None:
+    with running_webhook() as webhook:
+        webhook.mode = mode
+        url = webhook.url(f"{CANARY}/hook", f"?+X-Token={CANARY}")
+        other = f"slack://{CANARY}/B1234/C1234567890"
+        options = mock_run(None, "--alert-policy", "dev=WARN", "--notify", f"{other},{url}")
+        with Run(tmp_path, *options) as run:
+            wait_for(lambda: "l.sqlite" in command_line(run.process.pid), "its start")
+            wait_for(lambda: CANARY not in command_line(run.process.pid), "the title")
+            run.says("a password on the command line")
+            assert run.ended() == 2, "a Slack token has another form"
+        assert CANARY not in run.output
+        with Run(tmp_path, *mock_run(None, "--alert-policy", "dev=WARN", "--notify", url)) as run:
+            wait_for(lambda: "json://***" in command_line(run.process.pid), "the title")
+            assert CANARY not in command_line(run.process.pid)
+            let_windows_pass(tmp_path)
+            words = ("override", "freeze", "--ledger", "l.sqlite", "--reason", "a test")
+            assert command(tmp_path, *words).code == 0
+            webhook.waits_for(lambda: webhook.asked >= 1, "the message")
+            if mode == "fail":
+                run.says("notifications to json://127.0.0.1")
+            assert run.stop() == 0
+        tried = command(tmp_path, "notify", "test", "--notify", url)
+        assert tried.code == (0 if mode == "ok" else 3)
+        assert "json://127.0.0.1" in tried.out
+        assert CANARY not in run.output + tried.out + tried.err + repr(webhook.taken)
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path
+
+
+def test_a_bad_address_of_notifications_is_refused_without_telling_it(tmp_path: Path) -> None:
+    for url in (f"json://{CANARY}:notaport/", f"nosuch://{CANARY}", CANARY):
+        for args in (("run", *map(str, mock_run(None))), ("notify", "test")):
+            refused = command(tmp_path, *args, "--notify", url)
+            assert refused.code == 2
+            assert "--notify: URL 1 of 1: " in refused.err
+            assert CANARY not in refused.out + refused.err
