@@ -8,7 +8,7 @@ PYTEST_WORKERS ?= 2
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help live-run live-gate live-report live-export test check fmt bench demo docs clean
+.PHONY: help live-run live-gate live-report live-export test check fmt bench demo docs pictures clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -44,6 +44,9 @@ fmt: $(DEV) ## Format, and mend what lint can mend.
 
 docs: $(DEV) ## Write the generated docs.
 	$(BIN)/python docs/generate.py
+
+pictures: $(DEV) ## Draw the dashboard's panels from a real run (Debian's prometheus).
+	$(BIN)/python docs/pictures.py
 
 bench: $(DEV) ## Measure speed as ratios to peers in the same run.
 	$(BIN)/python -m benchmarks

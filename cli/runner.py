@@ -14,6 +14,7 @@ from cli.attendant import Attendant
 from cli.clock import SystemClock, due_window, is_missed, window_at
 from cli.metering import NO_METER, Meter
 from cli.outputs import Outputs
+from cli.service import NO_MANAGER, ServiceManager
 from cli.session import Session
 from cli.shadowing import NO_SHADOWS, Shadows
 from domain.commands import ObserveClock
@@ -49,6 +50,7 @@ class Runner:
         say: Callable[[str], None],
         meter: Meter = NO_METER,
         shadows: Shadows = NO_SHADOWS,
+        manager: ServiceManager = NO_MANAGER,
     ) -> None:
         self._session = session
         self._outputs = outputs
@@ -57,6 +59,7 @@ class Runner:
         self._say = say
         self._meter = meter
         self._shadows = shadows
+        self._manager = manager
         self._outputs_due_ms = 0
         self._attend_due_ms = 0
         self._unpublished: list[Event] = []
@@ -81,7 +84,7 @@ class Runner:
         """
         windows, first_ms, began_ms = 0, 0, 0
         with self._failing_closed():
-            self._put_out()
+            self._begin()
             for readings in series:
                 if self._clock.stop.is_set() or (iterations and windows == iterations):
                     break
@@ -113,7 +116,7 @@ class Runner:
         """
         windows = 0
         with self._failing_closed():
-            self._put_out()
+            self._begin()
             while not self._clock.stop.is_set() and (not iterations or windows < iterations):
                 window = self._await_window(feed, interval_ms)
                 if window is None:
@@ -152,7 +155,13 @@ class Runner:
             pass
 
     def _attend(self, now_ms: int) -> None:
-        """See to operators' requests; each is answered when what it led to is put out."""
+        """
+        See to operators' requests; each is answered when what it led to is put out.
+
+        A service manager hears from here that the loop goes round: from no thread, which would go
+        on while the loop hangs.
+        """
+        self._manager.alive()
         appended = self._note(self._attendant.attend(now_ms))
         settled = self._attendant.settled
         if appended:
@@ -187,14 +196,28 @@ class Runner:
         events = events + self._outputs.put_out(events, now_ms=now_ms)
         for line in (*tell(events), *self._outputs.notices()):
             self._say(line)
+        self._manager.status(self._standing())
         self._outputs_due_ms = now_ms + ARTIFACTS_EVERY_MS
 
     def _notify(self) -> None:
         for notice in self._outputs.notify():
             self._say(notice)
 
+    def _begin(self) -> None:
+        """Put out what a run that was killed may not have come to, and tell that this one is up."""
+        self._put_out()
+        self._manager.ready(self._standing())
+
+    def _standing(self) -> str:
+        stream = self._session.stream
+        state = stream.state
+        if state.observed is None:
+            return "no window is decided yet"
+        return f"{state.trading_state}, throttle {state.throttle:g}, version {stream.version}"
+
     def _end(self, windows: int) -> Outcome:
         """Append the run's end, renew what is put out and store the fold."""
+        self._manager.stopping()
         stopped = self._clock.stop.is_set()
         reason = "stopped by a signal" if stopped else "the windows asked for are decided"
         self._session.stop(reason, at_ms=self._clock.now_ms())

@@ -5,6 +5,7 @@ Source: DESIGN.md section 1, Starting, and failing closed; section 4, `live run`
 """
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from cli.options import fold_stream
 from cli.outputs import Outputs
 from cli.run_options import RunOptions
 from cli.runner import Outcome, Runner
+from cli.service import service_manager
 from cli.session import Session
 from cli.setup import PROD, adoption, resolve_limits, start_run
 from cli.shadowing import open_shadows, shadow_policies
@@ -123,6 +125,8 @@ def execute(
         shadows = open_shadows(
             ledger, stream, _shadow_policies(options, stream.state, symbols), adopt, _warn
         )
+        manager = service_manager(os.environ)
+        closing.callback(manager.close)
         runner = Runner(
             session,
             Outputs(ledger, session, options.artifacts, publisher, notifier, meter),
@@ -131,6 +135,7 @@ def execute(
             say,
             meter,
             shadows,
+            manager,
         )
         # It is called before the others: from here on a signal interrupts nothing any more.
         closing.callback(signals.ignore)

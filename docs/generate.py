@@ -3,6 +3,7 @@ Write the generated docs, or with `--check` see whether they are up to date.
 
 `docs/cli.md` is made from the commands themselves, `docs/metrics.md` from the catalogue that
 `/metrics` is made from, the answers in `docs/audit.md` by asking: they can't say but what is.
+Grafana's dashboard is made from `ops/grafana/queries.py`.
 """
 
 import re
@@ -14,9 +15,11 @@ import click
 from audit_example import answers
 
 from cli.main import live
+from ops.grafana.dashboard import dashboard_json
 from projections.metrics_catalogue import GROUPS, Metric
 
 DOCS = Path(__file__).parent
+ROOT = DOCS.parent
 
 _QUESTION = re.compile(r"^\$ (live .*)\n", re.MULTILINE)
 
@@ -71,6 +74,7 @@ def generated() -> dict[Path, str]:
         DOCS / "cli.md": cli_reference(),
         DOCS / "metrics.md": metrics_reference(),
         DOCS / "audit.md": audit_page(),
+        ROOT / "ops/grafana/live_dashboard.json": dashboard_json(),
     }
 
 

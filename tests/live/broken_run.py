@@ -5,7 +5,8 @@ A `live run` that breaks at one step of one window; a program, not a test.
 
 STEP is `append`, `publish`, `artifacts`, `answer` or `leave`; WHEN is `before` or `after` for kill
 -9 there, `damage` for a ledger that can't be written from then on, `slow` for a step that takes its
-time from then on, `interrupt` for Ctrl-C twice. NTH counts the calls from 1.
+time from then on, `hang` for one that never ends, `interrupt` for Ctrl-C twice. NTH counts the
+calls from 1.
 """
 
 import functools
@@ -45,6 +46,8 @@ def breaking(work: Callable[..., Any], when: str, nth: int) -> Callable[..., Any
         if when == "damage" and calls >= nth:
             raise LedgerDamaged("the ledger can't be written: disk I/O error")
         if when == "slow" and calls >= nth:
+            time.sleep(SLOW_SEC)
+        while when == "hang" and calls >= nth:
             time.sleep(SLOW_SEC)
         if when == "before" and calls == nth:
             os.kill(os.getpid(), signal.SIGKILL)
