@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from live_support import LiveRedis, Market, Run, command, hash_run, running_redis, windows
 from monitoring import Monitoring, wait_long
 from scraping import metrics_url
+from webhook import running_webhook
 
 BTC, ETH = "BTCUSDT", "ETHUSDT"
 ILL: Final = {"edge_bps": 2.0}
@@ -74,8 +75,12 @@ def override(folder: Path, *words: str) -> str:
 
 def frozen_and_killed(monitoring: Monitoring, folder: Path) -> None:
     """A symbol freezes, everything freezes, somebody bypasses it, the runner is killed."""
-    with running_redis() as server, Market(server, "prod", [BTC, ETH]) as market:
-        options = on_hashes(server)
+    with (
+        running_redis() as server,
+        Market(server, "prod", [BTC, ETH]) as market,
+        running_webhook() as webhook,
+    ):
+        options = [*on_hashes(server), "--notify", webhook.url()]
         with watched(monitoring, folder, "prod", *options) as run:
             port = urlsplit(metrics_url(run.output)).port or 0
             market.kpis[BTC] = dict(ILL)
@@ -103,6 +108,7 @@ def frozen_and_killed(monitoring: Monitoring, folder: Path) -> None:
             market.kpis = {BTC: {}, ETH: {}}
             monitoring.resolves("LiveStateFrozen", after=mended, env="prod")
             monitoring.resolves("LiveExternalWrite", after=written, env="prod")
+            wait_long(lambda: webhook.taken, "a notification")
 
 
 def capped(monitoring: Monitoring, folder: Path) -> None:
@@ -204,6 +210,21 @@ def clock_behind(monitoring: Monitoring, folder: Path) -> None:
         monitoring.resolves("LiveClockFault", after=told, env="clock")
 
 
+def unheard(monitoring: Monitoring, folder: Path) -> None:
+    """The service for notifications fails, and works again."""
+    with running_webhook() as webhook:
+        webhook.mode = "fail"
+        options = on_mock("--notify", webhook.url(), "--notify-debounce", "0")
+        with watched(monitoring, folder, "notify", *options):
+            frozen = override(folder, "freeze")
+            told = monitoring.fires("LiveNotificationsFailing", env="notify")
+            webhook.mode = "ok"
+            override(folder, "clear", frozen)
+            override(folder, "freeze")  # A CRIT is tried at once, whatever the pause.
+            wait_long(lambda: webhook.taken, "a notification")
+            monitoring.resolves("LiveNotificationsFailing", after=told, env="notify")
+
+
 Story = Callable[[Monitoring, Path], None]
 
 STORIES: Final[Mapping[Story, tuple[str, ...]]] = {
@@ -221,5 +242,6 @@ STORIES: Final[Mapping[Story, tuple[str, ...]]] = {
     silent: ("LiveFeedSilent",),
     disobeyed: ("LiveTradedWhileFrozen",),
     clock_behind: ("LiveClockFault",),
+    unheard: ("LiveNotificationsFailing",),
 }
 """By story, the alerts that it sees firing and resolving."""

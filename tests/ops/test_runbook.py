@@ -11,6 +11,8 @@ import pytest
 from ops_support import ROOT, RUNBOOK, rule_names, rules
 
 from cli.main import live
+from projections.notify_messages import COOLDOWN_SECTION, FROZEN_SECTION
+from projections.notify_messages import RUNBOOK as SECTIONS
 from projections.views import Decision, Summary
 
 TEXT = RUNBOOK.read_text(encoding="utf-8")
@@ -51,6 +53,10 @@ def test_at_least_the_known_commands_are_used() -> None:
     assert {"status", "export", "report", "replay"} <= used
     for verb in ("freeze", "cap", "unfreeze", "clear", "list"):
         assert ("live", "override", verb) in used
+
+
+def test_whatever_a_notification_links_to_is_there() -> None:
+    assert {*SECTIONS.values(), FROZEN_SECTION, COOLDOWN_SECTION} <= set(anchors())
 
 
 @pytest.mark.parametrize("name", rule_names())
