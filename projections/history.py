@@ -11,13 +11,10 @@ Given the ledger, what the history doesn't hold yet is made in memory, so that a
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.fs
 
 from domain.errors import CannotTell, HistoryDamaged
 from domain.state import FOLD_VERSION, State
@@ -32,9 +29,13 @@ from projections.history_manifest import (
     manifest_path,
     path_of,
 )
+from projections.history_origin import check_belongs, ledger_id_of, state_of
 from projections.history_rows import HistoryRows
-from projections.history_schema import SCHEMA_VERSION, TABLES, TIME
-from projections.history_writer import check_belongs, ledger_id_of, state_of
+from projections.history_schema import SCHEMA_VERSION, TABLES
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
 
 TAIL_EVENTS_MAX: Final = 50_000
 """So many of the ledger's events are made into rows in memory; for more, make the history."""
@@ -74,8 +75,7 @@ class StreamHistory(msgspec.Struct, frozen=True, kw_only=True):
         in_files = [file.first_ms for file in self.files if file.table == "windows"]
         if in_files or windows is None:
             return min(in_files, default=None)
-        first: int | None = pc.min(windows["window_start"].cast(pa.int64())).as_py()
-        return first
+        return min(windows["window_start"].cast(pa.int64()).to_pylist(), default=None)
 
     @property
     def ends_ms(self) -> int | None:
@@ -125,29 +125,20 @@ class History:
 
     def dataset(
         self, table: str, *, from_ms: int | None = None, to_ms: int | None = None
-    ) -> ds.Dataset:
+    ) -> "ds.Dataset":
         """
         Return a table's rows, read when they are asked for; see `files`.
 
         The times only choose files: rows of other times of the same days are among them.
         """
-        paths: list[str] = []
-        guarantees: list[pc.Expression] = []
-        for stream in self.streams.values():
-            for file in self._chosen(stream, table, from_ms, to_ms):
-                paths.append(str((self.folder / path_of(file, stream.key)).resolve()))
-                guarantees.append(_guarantee(table, stream.key, file))
-        tail = ds.dataset(self.tail(table))
-        if not paths:
-            return tail
-        files = ds.FileSystemDataset.from_paths(
-            paths,
-            schema=TABLES[table],
-            format=ds.ParquetFileFormat(),
-            filesystem=pyarrow.fs.LocalFileSystem(),
-            partitions=guarantees,
-        )
-        return ds.dataset([files, tail], schema=TABLES[table])
+        from projections.history_dataset import dataset_of  # noqa: PLC0415 - slow to import
+
+        files = [
+            (self.folder / path_of(file, stream.key), stream.key, file)
+            for stream in self.streams.values()
+            for file in self._chosen(stream, table, from_ms, to_ms)
+        ]
+        return dataset_of(table, files, self.tail(table))
 
     def table(
         self,
@@ -156,7 +147,7 @@ class History:
         from_ms: int | None = None,
         to_ms: int | None = None,
         columns: Sequence[str] | None = None,
-        where: pc.Expression | None = None,
+        where: "pc.Expression | None" = None,
     ) -> pa.Table:
         """
         Return a table's rows of a time, the end exclusive, in the ledger's order.
@@ -170,7 +161,9 @@ class History:
         Raises:
             HistoryDamaged: if a file can't be read, naming it.
         """
-        chosen = _in_time(table, from_ms, to_ms)
+        from projections.history_dataset import in_time  # noqa: PLC0415 - slow to import
+
+        chosen = in_time(table, from_ms, to_ms)
         if where is not None:
             chosen = where if chosen is None else chosen & where
         names = list(TABLES[table].names if columns is None else columns)
@@ -310,38 +303,3 @@ def _check_version(manifest: Manifest) -> None:
             f"the history of {manifest.stream} has version {made_by}, this program reads "
             f"{(SCHEMA_VERSION, FOLD_VERSION)}; `live rebuild history` makes it again"
         )
-
-
-def _guarantee(table: str, key: StreamKey, file: DataFile) -> pc.Expression:
-    """Return what holds for all rows of a file, so that it need not be opened in vain."""
-    time = pc.field("window_start" if _has_window(table) else "happened_at")
-    return (
-        (pc.field("env") == key.env)
-        & (pc.field("exchange") == key.exchange)
-        & (pc.field("dry_run") == pa.scalar(key.dry_run))
-        & (pc.field("day") == pa.scalar(file.day, pa.int32()).cast(pa.date32()))
-        & (time >= pa.scalar(file.first_ms, TIME))
-        & (time <= pa.scalar(file.last_ms, TIME))
-    )
-
-
-def _has_window(table: str) -> bool:
-    """Return whether a row's time is its window's; else it is `happened_at`."""
-    return "happened_at" not in TABLES[table].names
-
-
-def _in_time(table: str, from_ms: int | None, to_ms: int | None) -> pc.Expression | None:
-    """Return which rows are of a time, None for all."""
-    chosen: pc.Expression | None = None
-    if from_ms is not None:
-        start = pa.scalar(from_ms, TIME)
-        chosen = (
-            pc.field("window_end") > start
-            if _has_window(table)
-            else pc.field("happened_at") >= start
-        )
-    if to_ms is not None:
-        end = pa.scalar(to_ms, TIME)
-        before = pc.field("window_start" if _has_window(table) else "happened_at") < end
-        chosen = before if chosen is None else chosen & before
-    return chosen

@@ -185,9 +185,11 @@ def test_readers_see_each_row_once_while_files_are_made_one_and_removed(
                 history.table(name, columns=["ledger_version"]).num_rows
                 for name in ("windows", "transitions", "throttles", "overrides", "runs")
             )
-            rows += history.table("policies").num_rows + history.table("incidents").num_rows
+            rows += history.table("policies").num_rows
+            kinds = history.table("incidents", columns=["kind"])["kind"].to_pylist()
+            # Each event is one row of these tables, but that a gap is an incident too.
+            rows += len(kinds) - kinds.count("gap")
             seen.append(rows)
-            # Each event of these tables is one row.
             if rows != stream.version:
                 faults.append(f"{rows} rows at version {stream.version}")
 
