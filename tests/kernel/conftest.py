@@ -1,0 +1,10 @@
+"""The decider's vocabulary and random stories are the domain tests'; compiled code is kept."""
+
+import sys
+from pathlib import Path
+
+from replay.warming import use_compiled
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "domain"))
+use_compiled(ROOT / "artifacts" / "compiled")
