@@ -17,16 +17,21 @@ import numpy as np
 from domain.errors import BadInput
 from domain.kernel.decisions import Decisions, check_limit, decide_plain_series
 from domain.kernel.grid import PolicyGrid, PolicyTable, table_of
+from domain.kernel.integers import decide_by_integers
 from domain.kernel.outcomes import (
     FLAP_WINDOWS,
     Outcomes,
+    StateOutcomes,
+    in_order,
     joined_states,
     stakes_table,
     state_outcomes_of,
     weighted_sums,
 )
+from domain.kernel.plan import batches_of, ground_of, tasks_of
 from domain.kernel.recorded import decide_recorded_series
 from domain.kernel.series import Series
+from domain.kernel.tally import state_outcomes
 from domain.policy import Policy
 
 Money = Literal["none", "total", "symbols"]
@@ -81,7 +86,10 @@ def sweep(
         raise BadInput("expected policies, was none")
     for frame in table.frames:
         check_limit(frame, series.limit)
-    return _sweep_one_by_one(series, table, money, flap_windows, on_progress)
+    is_fast = series.is_plain and all(frame.global_freeze_symbols == 1 for frame in table.frames)
+    if not is_fast or money != "none":
+        return _sweep_one_by_one(series, table, money, flap_windows, on_progress)
+    return Outcomes(states=_sweep_by_bitmaps(series, table, flap_windows))
 
 
 def first_differences(
@@ -98,6 +106,21 @@ def first_differences(
         decide_series(series, table.policy(number)).first_difference(recorded)
         for number in range(len(table))
     ]
+
+
+def _sweep_by_bitmaps(series: Series, table: PolicyTable, flap_windows: int) -> StateOutcomes:
+    parts, places = [], []
+    for number, frame in enumerate(table.frames):
+        members = np.flatnonzero(table.frame == number)
+        ground = ground_of(series, frame, table, members)
+        tasks = tasks_of(ground, table, members)
+        counted = [
+            (batch, decide_by_integers(batch, flap_windows))
+            for batch in batches_of(ground, tasks, 4)
+        ]
+        parts.append(state_outcomes(ground, series.windows, tasks, counted))
+        places.append(members)
+    return in_order(parts, np.concatenate(places))
 
 
 def _sweep_one_by_one(

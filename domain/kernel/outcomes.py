@@ -115,6 +115,19 @@ def joined_states(parts: Sequence[StateOutcomes]) -> StateOutcomes:
     )
 
 
+def in_order(parts: Sequence[StateOutcomes], places: Integers) -> StateOutcomes:
+    """Return the parts' policies joined, each in its place."""
+    joined = joined_states(parts)
+    order = np.argsort(places, kind="stable")
+    return StateOutcomes(
+        windows=joined.windows[order],
+        transitions=joined.transitions[order],
+        freezes=joined.freezes[order],
+        flaps=joined.flaps[order],
+        first_freeze=joined.first_freeze[order],
+    )
+
+
 def _count(decisions: Decisions, flap_windows: int) -> list[int]:
     state = decisions.state.astype(np.int64)
     before = np.concatenate([[0], state[:-1]])

@@ -65,7 +65,7 @@ class Intervention(msgspec.Struct, frozen=True):
     command: Command
 
 
-class Series(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Series(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True):
     """
     The windows of one stream.
 
