@@ -49,26 +49,27 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 def timeline_of(series: Series, no_data_freeze: int) -> Timeline:
     """Return the bits' time for policies with this `no_data_freeze_windows`."""
     index = series.index
-    begins = index + 1
-    ends = np.append(index[1:], series.windows)
+    before = np.append(np.flatnonzero(np.diff(index) > 1), series.rows - 1)
+    begins = index[before] + 1
+    ends = np.append(index[before[:-1] + 1], series.windows)
     first = -(-(begins + no_data_freeze + 2) // WORD)
     last = ends // WORD
     deep = last > first
     first, last = first[deep], last[deep]
     cut = np.concatenate([[0], np.cumsum((last - first) * WORD)])
-    rows = index - cut[np.searchsorted(first * WORD, index, side="right")]
     windows = series.windows - int(cut[-1])
-    words = -(-windows // WORD)
-    origin = np.arange(words, dtype=np.int64) * WORD
-    origin += cut[np.searchsorted(first * WORD - cut[:-1], origin, side="right")]
-    is_missing = np.ones(windows, np.bool_)
-    is_missing[rows] = False
+    origin = np.arange(-(-windows // WORD), dtype=np.int64) * WORD
+    rows = index
+    if len(first):
+        rows = index - cut[np.searchsorted(first * WORD, index, side="right")]
+        origin += cut[np.searchsorted(first * WORD - cut[:-1], origin, side="right")]
+    missing = np.zeros(0, np.int64)
+    if windows > series.rows:
+        is_missing = np.ones(windows, np.bool_)
+        is_missing[rows] = False
+        missing = np.flatnonzero(is_missing)
     return Timeline(
-        origin=origin,
-        rows=rows,
-        missing=np.flatnonzero(is_missing),
-        windows=windows,
-        left_out=int(cut[-1]),
+        origin=origin, rows=rows, missing=missing, windows=windows, left_out=int(cut[-1])
     )
 
 

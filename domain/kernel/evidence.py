@@ -170,7 +170,7 @@ def _symbol_cells(
     """Return one symbol's cells: bits, symbol, absent, both counts, last severity."""
     kpi, columns = KPIS[at], series.columns[symbol]
     codes = columns.codes[at]
-    rows = np.flatnonzero(codes)
+    rows = columns.not_valid[at]
     bits = np.concatenate([timeline.rows[rows], timeline.missing])
     absent = np.concatenate([codes[rows] == ABSENT, np.ones(len(timeline.missing), np.bool_)])
     if len(timeline.missing):

@@ -4,13 +4,14 @@ What policies came to over a series: windows per state, freezes, flaps, money.
 
 from collections.abc import Sequence
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
 
 from domain.kernel.decisions import Decisions
 from domain.kernel.loop import FROZEN
-from domain.kernel.series import Flags, Floats, Integers, Series, SymbolColumns
+from domain.kernel.series import Flags, Floats, Integers, Series
 from domain.kernel.stakes import Stakes, stakes_of, unit_of
 
 FLAP_WINDOWS: Final = 60
@@ -143,6 +144,15 @@ def _count(decisions: Decisions, flap_windows: int) -> list[int]:
     ]
 
 
+def money_in_order(parts: Sequence[Floats], places: Integers) -> Floats:
+    """Return the parts' sums joined, each policy in its place."""
+    return np.concatenate(parts)[np.argsort(places, kind="stable")]
+
+
+_stakes: "WeakKeyDictionary[Series, StakesTable]" = WeakKeyDictionary()
+"""Kept as long as the series is: what was at stake is the same for every sweep over it."""
+
+
 class StakesTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """All symbols' stakes, in one unit."""
 
@@ -151,13 +161,13 @@ class StakesTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def money(self, series: Series, sums: Floats, *, per_symbol: bool) -> MoneyOutcomes:
         """
-        Return the money of throttle-weighted sums in units, shape (policies, symbols, 2).
+        Return the money of throttle-weighted sums in units, shape (policies, columns, 2).
 
-        Gains come before losses.
+        Gains come before losses; the columns are the symbols, or one for all of them.
         """
         full = np.array([_both(one.change) for one in self.stakes], np.float64)
         if not per_symbol:
-            sums, full = sums.sum(axis=1, keepdims=True), full.sum(axis=0, keepdims=True)
+            full = full.sum(axis=0, keepdims=True)
         rows = series.rows
         return MoneyOutcomes(
             symbols=series.symbols if per_symbol else ("",),
@@ -177,10 +187,14 @@ class StakesTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         )
 
 
-def stakes_table(columns: Sequence[SymbolColumns]) -> StakesTable:
+def stakes_table(series: Series) -> StakesTable:
     """Return what was at stake, symbol by symbol."""
-    unit = unit_of(columns)
-    return StakesTable(unit=unit, stakes=tuple(stakes_of(symbol, unit) for symbol in columns))
+    known = _stakes.get(series)
+    if known is None:
+        unit = unit_of(series.columns)
+        stakes = tuple(stakes_of(columns, unit) for columns in series.columns)
+        known = _stakes[series] = StakesTable(unit=unit, stakes=stakes)
+    return known
 
 
 def weighted_sums(series: Series, table: StakesTable, decisions: Decisions) -> Floats:

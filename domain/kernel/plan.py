@@ -37,6 +37,8 @@ CRIT_ROW, OUT_ROW, IN_ROW, EXCUSED_ROW = 0, 1, 2, 3
 ROWS_MAX_BYTES: Final = 64 << 20
 """About what the rows of one batch may take."""
 
+KEY_MAX: Final = 1 << 62
+
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """
@@ -49,6 +51,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         ranked: by KPI, what they breach; places among the kept words.
         cells: by KPI, NO_DATA; places among the kept words.
         waivers_work: whether a waiver can make a window OK that would else be NO_DATA.
+        symbol_waivers_work: whether it can make one symbol's window so.
     """
 
     frame: Policy
@@ -58,6 +61,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ranked: tuple[Ranked, ...]
     cells: tuple[NoDataCells, ...]
     waivers_work: bool
+    symbol_waivers_work: bool
 
     @property
     def words(self) -> int:
@@ -121,7 +125,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         heads: by KPI, how many of the ranked windows each row has; a row's number counts on from
             KPI to KPI.
         no_data: shape (variants, 4, words).
+        variants: shape (variants, KPIs), an example of each variant's thresholds.
         crit_sides, warn_sides: as in `Tasks`, of rows and variants here.
+        warn_thresholds: shape (WARN sides, WARN KPIs).
         spans: the counts of OK windows asked for, ascending.
         runs: the counts of WARN windows asked for, ascending.
         freezes: shape (freezes, 3): CRIT side, WARN side and span here.
@@ -133,8 +139,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ground: Ground
     heads: tuple[Integers, ...]
     no_data: Bits
+    variants: Floats
     crit_sides: Integers
     warn_sides: Integers
+    warn_thresholds: Floats
     spans: tuple[int, ...]
     runs: tuple[int, ...]
     freezes: Integers
@@ -160,7 +168,7 @@ def ground_of(series: Series, frame: Policy, table: PolicyTable, members: Intege
         longest += int(table.min_ok[members].max())
     bits = [one.bits for one in ranked]
     for at, kpi in enumerate(KPIS):
-        count, _ = cells[at].judged(kpi, _tightest(at, thresholds))
+        count, _ = cells[at].judged(kpi, tightest(at, thresholds))
         bits.append(cells[at].bits[count > 0])
     kept = keep_around(timeline, np.concatenate(bits), longest + 1)
     return Ground(
@@ -171,6 +179,8 @@ def ground_of(series: Series, frame: Policy, table: PolicyTable, members: Intege
         ranked=tuple(one.at(kept.positions(one.bits)) for one in ranked),
         cells=tuple(kept_cells(one, kept) for one in cells),
         waivers_work=waivers_work,
+        symbol_waivers_work=waivers_work
+        or any(_waivers_work(cells, thresholds, timeline, symbol) for symbol in symbols),
     )
 
 
@@ -228,8 +238,16 @@ def batches_of(ground: Ground, tasks: Tasks, pieces: int) -> Iterator[Batch]:
             ground=ground,
             heads=heads,
             no_data=np.array(no_data).reshape(len(no_data), 4, ground.words),
+            variants=tasks.variants[variants],
             crit_sides=crit_sides,
             warn_sides=warn_sides,
+            warn_thresholds=np.stack(
+                [
+                    ground.thresholds[at][tasks.warn_sides[warn, column]]
+                    for column, at in enumerate(WARN_SIDE)
+                ],
+                axis=1,
+            ),
             spans=tuple(spans.tolist()),
             runs=tuple(runs.tolist()),
             freezes=np.stack(
@@ -288,16 +306,24 @@ def _distinct(columns: list[Integers]) -> tuple[Integers, Integers, Integers]:
     """
     Return the distinct combinations in order, shape (n, columns); where each was first seen; and
     which one each row is.
+
+    The columns are small numbers from 0 on: they are digits of one number.
     """
-    keys = np.zeros(len(columns[0]), np.int64)
+    keys, largest = np.zeros(len(columns[0]), np.int64), 1
     for column in columns:
-        known, place = np.unique(column, return_inverse=True)
-        keys = np.unique(keys * len(known) + place, return_inverse=True)[1].astype(np.int64)
+        base = int(column.max()) + 1
+        if largest * base > KEY_MAX:
+            keys = np.unique(keys, return_inverse=True)[1].astype(np.int64)
+            largest = int(keys.max()) + 1
+        keys *= base
+        keys += column
+        largest *= base
     _, example, number = np.unique(keys, return_index=True, return_inverse=True)
     return np.stack(columns, axis=1)[example].astype(np.int64), example, number.astype(np.int64)
 
 
-def _tightest(at: int, thresholds: tuple[Floats, ...]) -> float:
+def tightest(at: int, thresholds: tuple[Floats, ...]) -> float:
+    """Return the threshold of a KPI that the most values breach."""
     column = thresholds[at]
     return float(column.max() if KPIS[at].breached_when == "<" else column.min())
 
@@ -308,18 +334,25 @@ def _loosest(at: int, thresholds: tuple[Floats, ...]) -> float:
 
 
 def _waivers_work(
-    cells: list[NoDataCells], thresholds: tuple[Floats, ...], timeline: Timeline
+    cells: list[NoDataCells],
+    thresholds: tuple[Floats, ...],
+    timeline: Timeline,
+    symbol: int | None = None,
 ) -> bool:
     """
     Return whether in some window, under some policy, all that there is to say is excused.
 
-    Elsewhere a freeze can't end, so that what a waiver does in it changes no state.
+    Elsewhere a freeze can't end, so that what a waiver does in it changes no state. With a symbol,
+    only that one is looked at.
     """
+    if not any(one.waived and one.absent.any() for one in cells):
+        return False
     excused = np.zeros(timeline.windows, np.bool_)
     stays = np.zeros(timeline.windows, np.bool_)
     for at, (kpi, one) in enumerate(zip(KPIS, cells, strict=True)):
-        _, waived = one.judged(kpi, _tightest(at, thresholds))
-        excused[one.bits[waived]] = True
+        _, waived = one.judged(kpi, tightest(at, thresholds))
+        mine = np.True_ if symbol is None else one.symbol == symbol
+        excused[one.bits[waived & mine]] = True
         count, waived = one.judged(kpi, _loosest(at, thresholds))
-        stays[one.bits[(count > 0) & ~waived]] = True
+        stays[one.bits[(count > 0) & ~waived & mine]] = True
     return bool((excused & ~stays).any())

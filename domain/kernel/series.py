@@ -46,12 +46,14 @@ class SymbolColumns(msgspec.Struct, frozen=True, eq=False):
         codes: shape (KPIs, rows), `VALID`, `ABSENT` or `MALFORMED`.
         notional: shape (rows,), traded in the window, quote currency; NaN where unknown.
         fills: shape (rows,), int64; `FILLS_UNKNOWN` where unknown.
+        not_valid: by KPI, the rows without a valid value, ascending.
     """
 
     values: Floats
     codes: Codes
     notional: Floats
     fills: Integers
+    not_valid: tuple[Integers, ...]
 
 
 class Intervention(msgspec.Struct, frozen=True):
@@ -141,6 +143,7 @@ def columns_of(values: Floats, absent: Flags, notional: Floats, fills: Integers)
         frozen(codes),
         frozen(np.where(np.isfinite(notional), notional, np.nan)),
         frozen(np.ascontiguousarray(fills, np.int64)),
+        tuple(frozen(np.flatnonzero(codes[position])) for position in range(len(KPIS))),
     )
 
 

@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-from replay.warming import use_compiled
+from replay import warming
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "domain"))
-use_compiled(ROOT / "artifacts" / "compiled")
+if warming.use_compiled(ROOT / "artifacts" / "compiled") and not warming.is_warm():
+    warming.warm()

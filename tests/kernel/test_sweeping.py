@@ -11,9 +11,12 @@ from random_stories import policies, series
 from domain.errors import BadInput
 from domain.kernel.decisions import decide_plain_series
 from domain.kernel.grid import PolicyGrid
-from domain.kernel.outcomes import StateOutcomes, state_outcomes_of
+from domain.kernel.outcomes import MoneyOutcomes, StateOutcomes, state_outcomes_of
 from domain.policy import Policy
-from replay.sweeping import sweep
+from replay.sweeping import Engine, Money, sweep
+
+ENGINES: tuple[Engine, ...] = ("words", "integers")
+MONEYS: tuple[Money, ...] = ("total", "symbols")
 
 
 def same_states(ours: StateOutcomes, theirs: StateOutcomes) -> None:
@@ -33,17 +36,6 @@ def test_bitmaps_in_python_integers_agree_with_the_loop(data: st.DataObject) -> 
     decisions = [decide_plain_series(story.series, policy, fast=False) for policy in chosen]
     outcomes = sweep(story.series, chosen, flap_windows=flap_windows)
     same_states(outcomes.states, state_outcomes_of(decisions, flap_windows))
-
-
-@pytest.mark.parametrize("trouble", TROUBLES)
-@pytest.mark.parametrize("seed", range(6))
-def test_bitmaps_agree_with_the_loop_over_many_words(trouble: str, seed: int) -> None:
-    long = long_series(seed, TROUBLES[trouble])
-    chance = np.random.default_rng(seed)
-    chosen = [random_policy(chance, long.limit) for _ in range(12)]
-    decisions = [decide_plain_series(long, policy) for policy in chosen]
-    outcomes = sweep(long, chosen, flap_windows=30)
-    same_states(outcomes.states, state_outcomes_of(decisions, 30))
 
 
 def test_a_grid_is_all_its_policies_in_order() -> None:
@@ -78,3 +70,28 @@ def test_a_grid_is_all_its_policies_in_order() -> None:
 def test_a_grid_that_is_none_is_refused(axes: dict[str, list[float]], complaint: str) -> None:
     with pytest.raises(BadInput, match=complaint):
         PolicyGrid(Policy(), axes)
+
+
+def same_money(ours: MoneyOutcomes | None, theirs: MoneyOutcomes | None) -> None:
+    assert ours is not None
+    assert theirs is not None
+    assert ours.symbols == theirs.symbols
+    assert ours.all_gains.tolist() == theirs.all_gains.tolist()
+    assert ours.all_losses.tolist() == theirs.all_losses.tolist()
+    np.testing.assert_allclose(ours.gains, theirs.gains, rtol=1e-12)
+    np.testing.assert_allclose(ours.losses, theirs.losses, rtol=1e-12)
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("seed", range(6))
+def test_money_and_states_of_every_engine_agree_over_many_words(trouble: str, seed: int) -> None:
+    long = long_series(seed, TROUBLES[trouble])
+    chance = np.random.default_rng(seed)
+    chosen = [random_policy(chance, long.limit) for _ in range(8)]
+    flap_windows = (0, 5, 30, 63, 64, 500)[seed]
+    for money in MONEYS:
+        looped = sweep(long, chosen, money=money, flap_windows=flap_windows, engine="loop")
+        for engine in ENGINES:
+            ours = sweep(long, chosen, money=money, flap_windows=flap_windows, engine=engine)
+            same_states(ours.states, looped.states)
+            same_money(ours.money, looped.money)
