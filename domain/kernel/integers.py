@@ -190,10 +190,12 @@ class _Integers:
             word, bit = at // WORD, (at % WORD).astype(np.uint64)
             below = (np.uint64(1) << bit) - np.uint64(1)
             rank = ranks[word] + np.bitwise_count(row[word] & below)
-            both[: till.columns] += sign * till.prefix[words[word] * WORD + at % WORD].sum(axis=0)
+            both[: till.columns] += sign * till.sums.prefix[words[word] * WORD + at % WORD].sum(
+                axis=0
+            )
             both[till.columns :] += sign * halves.sums[rank].sum(axis=0)
         if held >> max(self._windows - 1, 0):
-            both[: till.columns] += till.prefix[-1]
+            both[: till.columns] += till.sums.prefix[-1]
             both[till.columns :] += halves.sums[base]
         return both
 

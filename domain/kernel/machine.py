@@ -35,6 +35,7 @@ _LATCH_HELPERS: Final = (
     latch.count_freezes,
     latch.latch_cooldowns,
     money.add_stretches,
+    money.add_open_stretch,
 )
 
 
@@ -48,6 +49,12 @@ _STEP_HELPERS: Final = (
     stepping.step_freezes,
 )
 
+
+GROUP: Final = 64
+"""Freezes that wait for their money together."""
+
+BLOCK: Final = 128
+"""Words whose prefix sums fit into a core's own cache."""
 
 _NO_PREFIX: Final = np.zeros((0, 0), np.int64)
 _NO_HALVES: Final = Halves(
@@ -94,7 +101,7 @@ def decide_by_words(batch: Batch, flap_windows: int, till: Till | None = None) -
     counts = new_counts(len(batch.freezes), len(batch.cooldowns), till.columns if till else 0)
     prefix, halves = _NO_PREFIX, _NO_HALVES
     if till is not None:
-        prefix, halves = till.prefix, halves_of(batch, till)
+        prefix, halves = till.sums.prefix, halves_of(batch, till)
         ends = halves.sums[halves.ends[batch.freezes[:, 1]]]
         counts.halved_money[:] = ends
     ground = batch.ground
@@ -108,7 +115,7 @@ def decide_by_words(batch: Batch, flap_windows: int, till: Till | None = None) -
             counts.cooldowns,
         )  # fmt: skip
     else:
-        compiled(_latch_all, *_LATCH_HELPERS)(
+        compiled(_latch_all, *_LATCH_HELPERS, _add_frozen)(
             layers.crit, layers.ill, layers.further_ill, layers.enough, layers.visits,
             layers.visit_begins, batch.freezes, batch.begins, batch.cooldowns, ground.kept.origin,
             ground.kept.words, last_word, flap_windows, prefix, halves.rows, halves.ranks,
@@ -208,30 +215,65 @@ def _latch_all(
 ) -> None:  # fmt: skip
     """Latch every freeze and its cooldowns, count them, and add up their money if there is any."""
     size, runs, columns = crit.shape[1], enough.shape[1], prefix.shape[1]
-    frozen, cooling = np.empty(size, np.uint64), np.empty(size, np.uint64)
-    every, visited = np.arange(size), np.empty(size, np.int64)
+    frozen, cooling = np.empty((GROUP, size), np.uint64), np.empty(size, np.uint64)
+    visited = np.empty(size, np.int64)
     for freeze in range(len(freezes)):
         side, other, span = freezes[freeze]
-        latch.latch_freezes(crit[side], ill[side, span], further_ill[other, span], frozen)
-        latch.count_freezes(frozen, origin, last_word, flap_windows, cooling, freeze_counts[freeze])
-        if columns:
-            money.add_stretches(
-                every, frozen, size, kept, last_word, prefix, half_rows[other],
-                half_ranks[other], half_sums, half_ends[other], frozen_money[freeze],
-            )  # fmt: skip
+        row = frozen[freeze % GROUP]
+        latch.latch_freezes(crit[side], ill[side, span], further_ill[other, span], row)
+        latch.count_freezes(row, origin, last_word, flap_windows, cooling, freeze_counts[freeze])
         for cooldown in range(begins[freeze], begins[freeze + 1]):
             run, rest = cooldowns[cooldown]
             at = other * runs + run
             found = latch.latch_cooldowns(
                 enough[other, run], visits[visit_begins[at] : visit_begins[at + 1]],
-                ill[side, rest], further_ill[other, rest], frozen, last_word,
+                ill[side, rest], further_ill[other, rest], row, last_word,
                 visited, cooling, cooldown_counts[cooldown],
             )  # fmt: skip
-            if columns:
+            if columns and found:
+                sums = cooling_money[cooldown]
                 money.add_stretches(
-                    visited, cooling, found, kept, last_word, prefix, half_rows[other],
-                    half_ranks[other], half_sums, half_ends[other], cooling_money[cooldown],
+                    visited, cooling, found, words.ZERO, kept, prefix, half_rows[other],
+                    half_ranks[other], half_sums, sums,
                 )  # fmt: skip
+                if visited[found - 1] == size - 1:
+                    money.add_open_stretch(
+                        cooling[found - 1], last_word, prefix, half_sums, half_ends[other], sums
+                    )
+        if columns and (freeze % GROUP == GROUP - 1 or freeze == len(freezes) - 1):
+            _add_frozen(
+                frozen, freeze - freeze % GROUP, freeze + 1, freezes, kept, last_word, prefix,
+                half_rows, half_ranks, half_sums, half_ends, frozen_money,
+            )  # fmt: skip
+
+
+def _add_frozen(
+    frozen: Any, first: int, last: int, freezes: Any, kept: Any, last_word: Any, prefix: Any,
+    half_rows: Any, half_ranks: Any, half_sums: Any, half_ends: Any, frozen_money: Any,
+) -> None:  # fmt: skip
+    """
+    Add up a group's money under FROZEN, block by block.
+
+    Prefix sums are larger than the near caches and a freeze asks for them here and there: so all
+    freezes of the group ask for those of a block before any asks for the next block's.
+    """
+    size = frozen.shape[1]
+    every = np.arange(size)
+    for begin in range(0, size, BLOCK):
+        end = min(begin + BLOCK, size)
+        for freeze in range(first, last):
+            other, row = freezes[freeze, 1], frozen[freeze % GROUP]
+            before = row[begin - 1] >> words.LAST if begin else words.ZERO
+            money.add_stretches(
+                every[begin:end], row[begin:end], end - begin, before, kept, prefix,
+                half_rows[other], half_ranks[other], half_sums, frozen_money[freeze],
+            )  # fmt: skip
+    if size:
+        for freeze in range(first, last):
+            money.add_open_stretch(
+                frozen[freeze % GROUP, size - 1], last_word, prefix, half_sums,
+                half_ends[freezes[freeze, 1]], frozen_money[freeze],
+            )  # fmt: skip
 
 
 def _step_all(

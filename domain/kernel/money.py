@@ -12,50 +12,67 @@ Source: issue 6, Honest money; KERNEL_NOTES, step 7.
 """
 
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
 
-from domain.kernel.bitmaps import WORD, Bits, packed
+from domain.kernel.bitmaps import WORD, Bits, Timeline, packed
 from domain.kernel.cells import is_breached
 from domain.kernel.compiling import compiled, lowest_bit, popcount
 from domain.kernel.evidence import Ranked, severity
 from domain.kernel.outcomes import StakesTable
 from domain.kernel.plan import WARN_SIDE, Batch, Ground, tightest
 from domain.kernel.series import Floats, Integers, Series
-from domain.kernel.words import ONE, ZERO, fill_heads
+from domain.kernel.words import FULL, LAST, ONE, ZERO, fill_heads
 from domain.kpis import KPIS
 
 PREFIX_MAX_BYTES: Final = 512 << 20
 """What the prefix sums of the symbols that are added up at once may take."""
+
+SIDES_KEPT: Final = 64
+"""How many WARN sides' sums are kept for other batches."""
+
+
+class PrefixSums(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """
+    What windows brought, added up; columns are gains and losses of the symbols, or of all together.
+
+    Attributes:
+        prefix: shape (windows of the timeline + 1, columns), the windows from the second on.
+        full: shape (columns,), what all windows brought.
+        nexts: shape (symbols, windows of the timeline), what the window after each brought.
+    """
+
+    prefix: Integers
+    full: Integers
+    nexts: Integers
+
+
+_sums: "WeakKeyDictionary[Series, dict[object, PrefixSums]]" = WeakKeyDictionary()
+"""The latest of each series, kept as long as that is: no policy has a say in it."""
 
 
 class Till(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """
     What all policies of a frame share: the prefix sums, and which symbol is ill when.
 
-    Columns are gains and losses of the symbols, `gain, loss, gain, loss, ...`, or of all together.
-
     Attributes:
         symbols: which symbols are added up.
-        per_symbol: whether each has columns of its own.
-        prefix: shape (windows of the timeline + 1, columns).
-        full: shape (columns,), what all windows brought.
-        nexts: shape (symbols, windows of the timeline), what the window after each brought.
+        sums: of these symbols.
         ranked: by WARN KPI and symbol, the windows that the tightest threshold breaches.
+        sides: the WARN windows of WARN sides that were asked for, by thresholds.
     """
 
     symbols: tuple[int, ...]
-    per_symbol: bool
-    prefix: Integers
-    full: Integers
-    nexts: Integers
+    sums: PrefixSums
     ranked: tuple[tuple[Ranked, ...], ...]
+    sides: dict[bytes, tuple[Bits, Integers, Integers]]
 
     @property
     def columns(self) -> int:
         """How many sums there are."""
-        return int(self.prefix.shape[1])
+        return int(self.sums.prefix.shape[1])
 
 
 class Halves(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -80,7 +97,25 @@ def till_of(
     per_symbol: bool,
 ) -> Till:  # fmt: skip
     """Return the prefix sums of these symbols, all of which may trade."""
-    timeline = ground.timeline
+    key = symbols, per_symbol, ground.timeline.windows, ground.timeline.left_out
+    known = _sums.setdefault(series, {})
+    if key not in known:
+        known.clear()
+        known[key] = _prefix_sums(ground.timeline, stakes, symbols, per_symbol=per_symbol)
+    return Till(
+        symbols=symbols,
+        sums=known[key],
+        ranked=tuple(
+            tuple(_symbol_ranked(series, ground, at, symbol) for symbol in symbols)
+            for at in WARN_SIDE
+        ),
+        sides={},
+    )
+
+
+def _prefix_sums(
+    timeline: Timeline, stakes: StakesTable, symbols: tuple[int, ...], *, per_symbol: bool
+) -> PrefixSums:
     changes = np.zeros((len(symbols), timeline.windows), np.int64)
     for place, symbol in enumerate(symbols):
         changes[place, timeline.rows] = stakes.stakes[symbol].change
@@ -93,40 +128,38 @@ def till_of(
         full[(2 * place if per_symbol else 0) + (first < 0)] += abs(first)
     nexts = np.zeros_like(changes)
     nexts[:, :-1] = changes[:, 1:]
-    return Till(
-        symbols=symbols,
-        per_symbol=per_symbol,
-        prefix=prefix,
-        full=full,
-        nexts=nexts,
-        ranked=tuple(
-            tuple(_symbol_ranked(series, ground, at, symbol) for symbol in symbols)
-            for at in WARN_SIDE
-        ),
-    )
+    return PrefixSums(prefix=prefix, full=full, nexts=nexts)
 
 
 def halves_of(batch: Batch, till: Till) -> Halves:
     """Return the WARN windows of each WARN side of the batch."""
-    ground, sides = batch.ground, batch.warn_sides
-    rows = np.zeros((len(sides), ground.words), np.uint64)
-    ranks = np.zeros((len(sides), ground.words), np.int64)
-    ends = np.zeros(len(sides), np.int64)
-    parts = []
-    first = 0
-    own = np.zeros((len(till.symbols), ground.words), np.uint64)
-    for side in range(len(sides)):
-        _symbol_rows(batch, till, side, own)
-        rows[side] = np.bitwise_or.reduce(own, axis=0)
-        sums = np.zeros((int(np.bitwise_count(rows[side]).sum()) + 1, till.columns), np.int64)
-        compiled(_add_up_bits)(
-            own, rows[side], ground.kept.words, till.nexts, first, ranks[side], sums
-        )
-        first += len(sums)
-        ends[side] = first - 1
-        parts.append(sums)
-    joined = np.concatenate(parts) if parts else np.zeros((1, till.columns), np.int64)
-    return Halves(rows=rows, ranks=ranks, sums=joined, ends=ends)
+    parts = [_side_of(batch, till, side) for side in range(len(batch.warn_sides))]
+    sizes = np.array([len(sums) for _, _, sums in parts], np.int64)
+    begins = np.cumsum(sizes) - sizes
+    return Halves(
+        rows=np.stack([row for row, _, _ in parts]),
+        ranks=np.stack([ranks for _, ranks, _ in parts]) + begins[:, None],
+        sums=np.concatenate([sums for _, _, sums in parts]),
+        ends=begins + sizes - 1,
+    )
+
+
+def _side_of(batch: Batch, till: Till, side: int) -> tuple[Bits, Integers, Integers]:
+    """Return a WARN side's row, ranks and sums: batches of a grid have their sides in common."""
+    variant = batch.variants[batch.warn_sides[side, -1]]
+    key = batch.warn_thresholds[side].tobytes() + variant.tobytes()
+    known = till.sides.get(key)
+    if known is None:
+        words = batch.ground.kept.words
+        own = np.zeros((len(till.symbols), len(words)), np.uint64)
+        _fill_symbol_rows(batch, till, side, own)
+        row, ranks = np.bitwise_or.reduce(own, axis=0), np.zeros(len(words), np.int64)
+        sums = np.zeros((int(np.bitwise_count(row).sum()) + 1, till.columns), np.int64)
+        compiled(_add_up_bits)(own, row, words, till.sums.nexts, ranks, sums)
+        known = row, ranks, sums
+        if len(till.sides) < SIDES_KEPT:
+            till.sides[key] = known
+    return known
 
 
 def _symbol_ranked(series: Series, ground: Ground, at: int, symbol: int) -> Ranked:
@@ -146,10 +179,9 @@ def _symbol_ranked(series: Series, ground: Ground, at: int, symbol: int) -> Rank
     return Ranked(bits, descending[order])
 
 
-def _symbol_rows(batch: Batch, till: Till, side: int, rows: Bits) -> None:
+def _fill_symbol_rows(batch: Batch, till: Till, side: int, rows: Bits) -> None:
     """Write each symbol's WARN windows under a WARN side, NO_DATA among them."""
     ground = batch.ground
-    rows[:] = ZERO
     *_, variant = batch.warn_sides[side].tolist()
     for column, at in enumerate(WARN_SIDE):
         threshold = np.array([batch.warn_thresholds[side, column]])
@@ -182,15 +214,13 @@ def _add_up(changes: Any, prefix: Any) -> None:
         prefix[windows, column] = prefix[windows - 1, column]
 
 
-def _add_up_bits(
-    own: Any, row: Any, words: Any, nexts: Any, first: int, ranks: Any, sums: Any
-) -> None:
+def _add_up_bits(own: Any, row: Any, words: Any, nexts: Any, ranks: Any, sums: Any) -> None:
     """Write the prefix sums over the row's windows, of the symbols that have a bit in each."""
     symbols = len(own)
     apart = sums.shape[1] > 2 or symbols == 1
     at = 0
     for word in range(len(row)):
-        ranks[word] = first + at
+        ranks[word] = at
         bits = row[word]
         while bits != ZERO:
             bit = lowest_bit(bits)
@@ -210,8 +240,8 @@ def _add_up_bits(
 
 
 def add_stretches(
-    visited: Any, held: Any, visits: int, words: Any, last_word: Any, prefix: Any,
-    half_row: Any, half_ranks: Any, half_sums: Any, half_end: int, sums: Any,
+    visited: Any, held: Any, visits: int, before: Any, words: Any, prefix: Any, half_row: Any,
+    half_ranks: Any, half_sums: Any, sums: Any,
 ) -> None:  # fmt: skip
     """
     Add what the windows in which a state holds let through, all of it and the halved part.
@@ -220,41 +250,44 @@ def add_stretches(
         visited, held: words, ascending, and the windows in them in which the state holds; it
             holds in no other word.
         visits: how many of them there are.
+        before: 1 if the state holds in the window before the first of them.
         words: the kept words' numbers on the timeline.
-        last_word: which bits of the last kept word are windows.
-        prefix: of `Till`.
-        half_row, half_ranks, half_sums, half_end: of one side of `Halves`.
+        prefix: of `PrefixSums`.
+        half_row, half_ranks, half_sums: of one side of `Halves`.
         sums: shape (2 x columns,), added to: all of it, then the halved part.
     """
-    columns, before, last = prefix.shape[1], ZERO, len(words) - 1
+    columns = prefix.shape[1]
     for visit in range(visits):
         word, bits = visited[visit], held[visit]
         if visit and visited[visit - 1] != word - 1:
             before = ZERO
         edges = bits ^ ((bits << ONE) | before)
-        before = bits >> np.uint64(63)
-        if word == last:
-            edges &= last_word
+        before = bits >> LAST
         while edges != ZERO:
             bit = lowest_bit(edges)
             edge = ONE << np.uint64(bit)
             edges ^= edge
-            window = words[word] * WORD + bit
+            window = min(words[word] * WORD + bit, len(prefix) - 1)
             rank = half_ranks[word] + popcount(half_row[word] & (edge - ONE))
-            if bits & edge != ZERO:
-                for column in range(columns):
-                    sums[column] -= prefix[window, column]
-                    sums[columns + column] -= half_sums[rank, column]
-            else:
-                for column in range(columns):
-                    sums[column] += prefix[window, column]
-                    sums[columns + column] += half_sums[rank, column]
-    if visits and visited[visits - 1] == last:
-        top = last_word ^ (last_word >> ONE)
-        if held[visits - 1] & top != ZERO:
+            sign = -1 if bits & edge != ZERO else 1
             for column in range(columns):
-                sums[column] += prefix[len(prefix) - 1, column]
-                sums[columns + column] += half_sums[half_end, column]
+                sums[column] += sign * prefix[window, column]
+                sums[columns + column] += sign * half_sums[rank, column]
+
+
+def add_open_stretch(
+    last_held: Any, last_word: Any, prefix: Any, half_sums: Any, half_end: int, sums: Any
+) -> None:
+    """
+    Add what a stretch let through that lasts to the end of the last word, where no bit ends it.
+
+    A stretch that ends with the series before that has its end among the bits.
+    """
+    if last_word == FULL and last_held >> LAST != ZERO:
+        columns = prefix.shape[1]
+        for column in range(columns):
+            sums[column] += prefix[len(prefix) - 1, column]
+            sums[columns + column] += half_sums[half_end, column]
 
 
 def let_through(

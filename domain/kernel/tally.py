@@ -88,7 +88,7 @@ def money_through(till: Till, tasks: Tasks, counts: Counts, cooldown: Floats) ->
     """Return what was let through, in units, shape (members, columns)."""
     freeze = tasks.cooldowns[tasks.cooldown_of, 0]
     return let_through(
-        till.full,
+        till.sums.full,
         counts.frozen_money[freeze],
         counts.cooling_money[tasks.cooldown_of],
         counts.halved_money[freeze],
