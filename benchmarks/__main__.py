@@ -25,6 +25,7 @@ SUBJECTS: Final = (
     "aggregation",
     "live",
     "freeze",
+    "kernel",
 )
 """Modules of this package with a `measure(scale)`, in the order of the table."""
 
