@@ -28,6 +28,7 @@ SUBJECTS: Final = (
     "metrics",
     "audit",
     "history",
+    "kernel",
 )
 """Modules of this package with a `measure(scale)`, in the order of the table."""
 

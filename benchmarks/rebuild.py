@@ -28,7 +28,7 @@ def measure(scale: Scale) -> list[Figure]:
     with Ledger.open(LedgerLocation(path)) as ledger:
         ledger.take_state_snapshot(ledger.stream(market.STREAM))
     restarted = min((_probe(path) for _ in range(3)), key=lambda found: found["seconds"])
-    ours, peer = _rates(scale)
+    ours, peer = rates(scale)
     count = f"{scale.windows:,} windows"
     return [
         Figure(
@@ -57,7 +57,7 @@ def measure(scale: Scale) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _rates(scale: Scale) -> tuple[float, float]:
+def rates(scale: Scale) -> tuple[float, float]:
     """Return windows/s of our rebuild and of the library's, over the same observations."""
     path = scale.folder / "rebuild.sqlite"
     market.fill(path, scale.peer_windows)

