@@ -71,8 +71,6 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     @property
     def last_word(self) -> int:
         """Which bits of the last kept word are windows; the series may end within it."""
-        if not self.words:
-            return 0
         left = self.timeline.windows - int(self.kept.words[-1]) * 64
         return (1 << min(left, 64)) - 1
 
