@@ -23,7 +23,7 @@ from domain.kernel.tally import (
     FROZEN_WINDOWS,
     FURTHER_CHANGES,
 )
-from domain.kernel.words import FULL, LAST, ONE, ZERO, count_bits
+from domain.kernel.words import FULL, LAST, ONE, ZERO, count_bits, find_words
 
 NEAR: Final = 64
 """Flaps that are nearer than this are counted without looking at each freeze."""
@@ -222,10 +222,6 @@ def find_starts(enough: Any, fresh: Any, helped: Any, frozen: Any, starts: Any, 
         starts: written.
         visits: written, the words in which there are any. How many they are is returned.
     """
-    found = 0
     for word in range(len(frozen)):
         starts[word] = ((enough[word] & ~fresh[word]) | helped[word]) & ~frozen[word]
-    for word in range(len(frozen)):
-        visits[found] = word
-        found += starts[word] != ZERO
-    return found
+    return find_words(starts, visits)

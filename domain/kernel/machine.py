@@ -25,6 +25,7 @@ _ROW_HELPERS: Final = (
     words.count_doublings,
     words.spread_further,
     words.find_longer_runs,
+    words.find_words,
 )
 _LATCH_HELPERS: Final = (
     words.count_bits,
@@ -79,7 +80,8 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         excused: shape (variants, spans, words): windows within the last so many of which a waiver
             excused something; empty where no waiver works.
         enough: shape (WARN sides, runs, words): so many WARN windows in a row.
-        visits, visit_begins: the words in which `enough` has a bit, side by side, run by run.
+        visits, visit_counts: the words in which `enough` has a bit, shape (WARN sides, runs,
+            words), and how many they are.
     """
 
     crit: Bits
@@ -89,7 +91,7 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     excused: Bits
     enough: Bits
     visits: Integers
-    visit_begins: Integers
+    visit_counts: Integers
 
 
 def decide_by_words(batch: Batch, flap_windows: int, till: Till | None = None) -> Counts:
@@ -118,7 +120,7 @@ def decide_by_words(batch: Batch, flap_windows: int, till: Till | None = None) -
     else:
         compiled(_latch_all, *_LATCH_HELPERS, _add_frozen)(
             layers.crit, layers.ill, layers.further_ill, layers.enough, layers.visits,
-            layers.visit_begins, batch.freezes, batch.begins, batch.cooldowns, ground.kept.origin,
+            layers.visit_counts, batch.freezes, batch.begins, batch.cooldowns, ground.kept.origin,
             ground.kept.words, last_word, flap_windows, prefix, halves.rows, halves.ranks,
             halves.sums, halves.ends, counts.freezes, counts.cooldowns, counts.frozen_money,
             counts.cooling_money,
@@ -142,19 +144,17 @@ def layers_of(batch: Batch) -> Layers:
         ill_inside=np.empty((crit if waivers_work else 0, len(spans), size), np.uint64),
         further_ill=np.empty((warn, len(spans), size), np.uint64),
         excused=np.empty((len(batch.no_data) * waivers_work, len(spans), size), np.uint64),
-        enough=np.zeros((warn, len(runs), size), np.uint64),
-        visits=np.empty(0, np.int64),
-        visit_begins=np.empty(0, np.int64),
+        enough=np.empty((warn, len(runs), size), np.uint64),
+        visits=np.empty((warn, len(runs), size), np.int64),
+        visit_counts=np.zeros((warn, len(runs)), np.int64),
     )
     compiled(_spread_sides, *_ROW_HELPERS, _spread_all)(
         rows, batch.no_data, batch.crit_sides, batch.warn_sides, spans, runs,
         *_wanted(batch), waivers_work,
         made.crit, made.ill, made.ill_inside, made.further_ill, made.excused, made.enough,
+        made.visits, made.visit_counts,
     )  # fmt: skip
-    if waivers_work:
-        return made
-    visits, begins = _visits(made.enough.reshape(-1, size))
-    return msgspec.structs.replace(made, visits=visits, visit_begins=begins)
+    return made
 
 
 def _wanted(batch: Batch) -> tuple[Flags, Flags, Flags]:
@@ -171,17 +171,11 @@ def _wanted(batch: Batch) -> tuple[Flags, Flags, Flags]:
     return wanted, further, runs
 
 
-def _visits(rows: Bits) -> tuple[Integers, Integers]:
-    """Return the words in which each row has a bit, row by row, and where each row's begin."""
-    row, word = np.nonzero(rows)
-    begins = np.searchsorted(row, np.arange(len(rows) + 1))
-    return word.astype(np.int64), begins.astype(np.int64)
-
-
 def _spread_sides(
     rows: Any, no_data: Any, crit_sides: Any, warn_sides: Any, spans: Any, runs: Any,
     wanted: Any, further_wanted: Any, runs_wanted: Any, waivers_work: bool,
     crit: Any, ill: Any, ill_inside: Any, further_ill: Any, excused: Any, enough: Any,
+    visits: Any, visit_counts: Any,
 ) -> None:  # fmt: skip
     """Write the layers. See `Layers`."""
     size = rows.shape[1]
@@ -214,6 +208,7 @@ def _spread_sides(
             if runs_wanted[side, run]:
                 words.find_longer_runs(known, reach, runs[run], enough[side, run], spare)
                 known, reach = enough[side, run], runs[run]
+                visit_counts[side, run] = words.find_words(known, visits[side, run])
 
 
 def _spread_all(source: Any, spans: Any, wanted: Any, targets: Any, spare: Any) -> None:
@@ -226,13 +221,13 @@ def _spread_all(source: Any, spans: Any, wanted: Any, targets: Any, spare: Any) 
 
 
 def _latch_all(
-    crit: Any, ill: Any, further_ill: Any, enough: Any, visits: Any, visit_begins: Any,
+    crit: Any, ill: Any, further_ill: Any, enough: Any, visits: Any, visit_counts: Any,
     freezes: Any, begins: Any, cooldowns: Any, origin: Any, kept: Any, last_word: Any,
     flap_windows: int, prefix: Any, half_rows: Any, half_ranks: Any, half_sums: Any,
     half_ends: Any, freeze_counts: Any, cooldown_counts: Any, frozen_money: Any, cooling_money: Any,
 ) -> None:  # fmt: skip
     """Latch every freeze and its cooldowns, count them, and add up their money if there is any."""
-    size, runs, columns = crit.shape[1], enough.shape[1], prefix.shape[1]
+    size, columns = crit.shape[1], prefix.shape[1]
     frozen, cooling = np.empty((GROUP, size), np.uint64), np.empty(size, np.uint64)
     visited, nothing = np.empty(size, np.int64), np.zeros(size, np.uint64)
     pending = np.zeros(2, np.int64)
@@ -243,9 +238,8 @@ def _latch_all(
         latch.count_freezes(row, origin, last_word, flap_windows, cooling, freeze_counts[freeze])
         for cooldown in range(begins[freeze], begins[freeze + 1]):
             run, rest = cooldowns[cooldown]
-            at = other * runs + run
             found = latch.latch_cooldowns(
-                enough[other, run], visits[visit_begins[at] : visit_begins[at + 1]],
+                enough[other, run], visits[other, run, : visit_counts[other, run]],
                 ill[side, rest], further_ill[other, rest], nothing, row, last_word,
                 visited, cooling, cooldown_counts[cooldown],
             )  # fmt: skip

@@ -106,8 +106,7 @@ def till_of(
         symbols=symbols,
         sums=known[key],
         ranked=tuple(
-            tuple(_symbol_ranked(series, ground, at, symbol) for symbol in symbols)
-            for at in WARN_SIDE
+            zip(*(_symbol_ranked(series, ground, symbol) for symbol in symbols), strict=True)
         ),
         sides={},
     )
@@ -162,21 +161,24 @@ def _side_of(batch: Batch, till: Till, side: int) -> tuple[Bits, Integers, Integ
     return known
 
 
-def _symbol_ranked(series: Series, ground: Ground, at: int, symbol: int) -> Ranked:
-    """Return which windows of one symbol the tightest threshold breaches, the severest first."""
-    kpi, columns = KPIS[at], series.columns[symbol]
-    own = ground.frame.symbols.get(series.symbols[symbol], {}).get(kpi.policy_key)
-    threshold = tightest(at, ground.thresholds) if own is None else own
-    breaches = is_breached(kpi, columns.values[at], threshold)
-    breaches[columns.not_valid[at]] = False
-    rows = np.flatnonzero(breaches)
-    descending = -severity(kpi, columns.values[at, rows])
-    if own is not None:
-        # Whatever the general threshold is, this symbol has its own.
-        descending = np.full(len(rows), -np.inf)
-    order = np.argsort(descending, kind="stable")
-    bits = ground.kept.positions(ground.timeline.rows[rows[order]])
-    return Ranked(bits, descending[order])
+def _symbol_ranked(series: Series, ground: Ground, symbol: int) -> list[Ranked]:
+    """Return by WARN KPI which of a symbol's windows the tightest threshold breaches."""
+    columns, found = series.columns[symbol], []
+    own = ground.frame.symbols.get(series.symbols[symbol], {})
+    for at in WARN_SIDE:
+        kpi = KPIS[at]
+        threshold = own.get(kpi.policy_key, tightest(at, ground.thresholds))
+        breaches = is_breached(kpi, columns.values[at], threshold)
+        breaches[columns.not_valid[at]] = False
+        rows = np.flatnonzero(breaches)
+        descending = -severity(kpi, columns.values[at, rows])
+        if kpi.policy_key in own:
+            # Whatever the general threshold is, this symbol has its own.
+            descending = np.full(len(rows), -np.inf)
+        order = np.argsort(descending, kind="stable")
+        bits = ground.kept.positions(ground.timeline.rows[rows[order]])
+        found.append(Ranked(bits, descending[order]))
+    return found
 
 
 def _fill_symbol_rows(batch: Batch, till: Till, side: int, rows: Bits) -> None:

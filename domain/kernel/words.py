@@ -112,3 +112,12 @@ def count_bits(row: Any) -> int:
     for word in range(len(row)):
         total += popcount(row[word])
     return total
+
+
+def find_words(row: Any, found: Any) -> int:
+    """Write which words have a bit, ascending; return how many."""
+    count = 0
+    for word in range(len(row)):
+        found[count] = word
+        count += row[word] != ZERO
+    return count
