@@ -12,9 +12,11 @@ pieces: a thousand policies take milliseconds. Source: DECISIONS.md 81 to 84.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from typing import Final, Literal, TypeVar
 
 import numpy as np
@@ -269,4 +271,8 @@ def _in_threads(work: Callable[[T], R], pieces: Iterator[T], threads: int) -> It
         yield from map(work, pieces)
         return
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(work, pieces)
+        # No piece is made before its turn has come: each takes room.
+        under_way = deque(pool.submit(work, piece) for piece in islice(pieces, 2 * threads))
+        while under_way:
+            yield under_way.popleft().result()
+            under_way.extend(pool.submit(work, piece) for piece in islice(pieces, 1))

@@ -115,6 +115,7 @@ def keep_around(timeline: Timeline, bits: Integers, windows: int) -> Kept:
     np.add.at(steps, begins, 1)
     np.subtract.at(steps, ends + 1, 1)
     is_kept = np.cumsum(steps[:-1]) > 0
+    is_kept[0] = True  # so that a row is never empty
     place = np.where(is_kept, np.cumsum(is_kept) - 1, -1)
     words = np.flatnonzero(is_kept)
     return Kept(place=place, words=words, origin=timeline.origin[words])

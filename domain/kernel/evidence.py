@@ -7,18 +7,19 @@ many thresholds there are. NO_DATA is rare and kept cell by cell: its count, whe
 whether a waiver could excuse it. Source: DESIGN.md section 1, No data is never OK.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
 
 from domain.kernel.bitmaps import Kept, Timeline
-from domain.kernel.series import ABSENT, VALID, Flags, Floats, Integers, Series
+from domain.kernel.series import ABSENT, VALID, Flags, Floats, Integers, Series, SymbolColumns
 from domain.kpis import KPIS, Kpi
 from domain.policy import Policy
 
-_severities: "WeakKeyDictionary[Series, dict[object, Floats]]" = WeakKeyDictionary()
+_severities: "WeakKeyDictionary[Series, dict[object, tuple[Floats, ...]]]" = WeakKeyDictionary()
 """The worst of each window, kept as long as the series is: the dearest part of a small sweep."""
 
 
@@ -106,30 +107,28 @@ def severity(kpi: Kpi, values: Floats) -> Floats:
     return -values if kpi.breached_when == "<" else values
 
 
-def worst_severities(series: Series, frame: Policy, at: int, symbols: Iterable[int]) -> Floats:
+def worst_severities(series: Series, frame: Policy, symbols: Iterable[int]) -> tuple[Floats, ...]:
     """
-    Return how bad the symbols' worst value of a KPI is in each observed window, shape (rows,).
+    Return by KPI how bad the symbols' worst value is in each observed window, shape (rows,) each.
 
     A symbol with a threshold of its own is infinitely bad where it breaches that, and never else.
     """
-    kpi, numbers = KPIS[at], tuple(symbols)
-    own = {
-        number: frame.symbols[series.symbols[number]][kpi.policy_key]
-        for number in numbers
-        if kpi.policy_key in frame.symbols.get(series.symbols[number], {})
-    }
-    key = at, numbers, tuple(own.items())
+    numbers = tuple(symbols)
+    own = {number: frame.symbols.get(series.symbols[number], {}) for number in numbers}
+    key = numbers, tuple((number, tuple(own[number].items())) for number in numbers)
     known = _severities.setdefault(series, {})
     if key not in known:
-        worst = np.full(series.rows, -np.inf)
+        worst = tuple(np.full(series.rows, -np.inf) for _ in KPIS)
         for number in numbers:
             columns = series.columns[number]
-            bad = severity(kpi, columns.values[at])
-            if number in own:
-                breached = bad > severity(kpi, np.array(own[number]))
-                bad = np.where(breached, np.inf, -np.inf)
-            valid = columns.codes[at] == VALID
-            np.maximum(worst, bad, out=worst, where=valid)
+            for at, kpi in enumerate(KPIS):
+                bad = severity(kpi, columns.values[at])
+                if kpi.policy_key in own[number]:
+                    limit = severity(kpi, np.array(own[number][kpi.policy_key]))
+                    bad = np.where(bad > limit, np.inf, -np.inf)
+                if len(columns.not_valid[at]):
+                    bad = np.where(columns.codes[at] == VALID, bad, -np.inf)
+                np.maximum(worst[at], bad, out=worst[at])
         known[key] = worst
     return known[key]
 
@@ -144,31 +143,47 @@ def rank(kpi: Kpi, worst: Floats, thresholds: Floats, timeline: Timeline) -> Ran
 
 
 def no_data_cells(
-    series: Series, frame: Policy, at: int, symbols: Iterable[int], timeline: Timeline
-) -> NoDataCells:
-    """Return a KPI's cells without data, missing windows included."""
-    kpi = KPIS[at]
-    required = kpi.name in frame.required_kpis
-    parts = [_symbol_cells(series, frame, at, symbol, timeline, required) for symbol in symbols]
-    joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
-    bits, symbol, absent, count, count_malformed, last_severity = joined
-    return NoDataCells(
-        bits=bits,
-        symbol=symbol,
-        absent=absent,
-        required=required,
-        waived=kpi.name in frame.waived_when_halted,
-        count=count,
-        count_malformed=count_malformed,
-        last_severity=last_severity,
-    )
+    series: Series, frame: Policy, symbols: Iterable[int], timeline: Timeline
+) -> list[NoDataCells]:
+    """Return each KPI's cells without data, missing windows included."""
+    required = [kpi.name in frame.required_kpis for kpi in KPIS]
+    parts: list[list[tuple[Any, ...]]] = [[] for _ in KPIS]
+    for symbol in symbols:
+        columns = series.columns[symbol]
+        own = frame.symbols.get(series.symbols[symbol], {})
+        for at in range(len(KPIS)):
+            cells = _symbol_cells(columns, own, at, symbol, timeline, required[at])
+            parts[at].append(cells)
+    made = []
+    for at, kpi in enumerate(KPIS):
+        bits, symbol_of, absent, count, count_malformed, last_severity = (
+            np.concatenate(columns) for columns in zip(*parts[at], strict=True)
+        )
+        made.append(
+            NoDataCells(
+                bits=bits,
+                symbol=symbol_of,
+                absent=absent,
+                required=required[at],
+                waived=kpi.name in frame.waived_when_halted,
+                count=count,
+                count_malformed=count_malformed,
+                last_severity=last_severity,
+            )
+        )
+    return made
 
 
 def _symbol_cells(
-    series: Series, frame: Policy, at: int, symbol: int, timeline: Timeline, required: bool
+    columns: SymbolColumns,
+    own: Mapping[str, float],
+    at: int,
+    symbol: int,
+    timeline: Timeline,
+    required: bool,
 ) -> tuple[Integers, Integers, Flags, Integers, Integers, Floats]:
     """Return one symbol's cells: bits, symbol, absent, both counts, last severity."""
-    kpi, columns = KPIS[at], series.columns[symbol]
+    kpi = KPIS[at]
     codes = columns.codes[at]
     rows = columns.not_valid[at]
     bits = np.concatenate([timeline.rows[rows], timeline.missing])
@@ -190,9 +205,8 @@ def _symbol_cells(
     known = before >= 0
     last = np.full(len(bits), -np.inf)
     last[known] = severity(kpi, columns.values[at, row[known]])
-    own = frame.symbols.get(series.symbols[symbol], {}).get(kpi.policy_key)
-    if own is not None:
-        breached = last > severity(kpi, np.array(own))
+    if kpi.policy_key in own:
+        breached = last > severity(kpi, np.array(own[kpi.policy_key]))
         last = np.where(breached, np.inf, -np.inf)
     if not required:
         # What nothing can make count needn't be looked at again.

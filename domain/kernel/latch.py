@@ -23,7 +23,7 @@ from domain.kernel.tally import (
     FROZEN_WINDOWS,
     FURTHER_CHANGES,
 )
-from domain.kernel.words import FULL, LAST, ONE, ZERO, count_bits
+from domain.kernel.words import FULL, LAST, ONE, ZERO, count_bits, find_words
 
 NEAR: Final = 64
 """Flaps that are nearer than this are counted without looking at each freeze."""
@@ -64,8 +64,6 @@ def count_freezes(
     """
     size = len(frozen)
     counts[FIRST_FREEZE] = NEVER
-    if not size:
-        return
     frozen[size - 1] &= last_word
     first = 0
     while first < size and frozen[first] == ZERO:
@@ -159,23 +157,19 @@ def spread_near(
 
 
 def latch_cooldowns(
-    enough: Any,
-    visits: Any,
-    ill: Any,
-    further_ill: Any,
-    frozen: Any,
-    last_word: Any,
-    visited: Any,
-    cooling: Any,
-    counts: Any,
-) -> int:
+    enough: Any, visits: Any, ill: Any, further_ill: Any, goes_on_helped: Any, frozen: Any,
+    last_word: Any, visited: Any, cooling: Any, counts: Any,
+) -> int:  # fmt: skip
     """
     Count a cooldown task's windows and changes, in the words where there can be any.
 
     Args:
-        enough: windows in which enough WARN windows have come in a row.
+        enough: windows in which enough WARN windows have come in a row, or that lead from FROZEN
+            into COOLDOWN.
         visits: the words in which there are any, ascending.
         ill, further_ill: together, windows that were not OK within the last so many.
+        goes_on_helped: the windows after those that lead from FROZEN into COOLDOWN, too few for
+            the way to ACTIVE.
         frozen: the freeze that it belongs to.
         last_word: which bits of the last word are windows.
         visited, cooling: written, words in order and the windows of COOLDOWN in them; there are
@@ -197,7 +191,7 @@ def latch_cooldowns(
             word = visits[visit]
         free = ~frozen[word]
         starts = enough[word] & free
-        goes_on = (ill[word] | further_ill[word]) & free
+        goes_on = (ill[word] | further_ill[word] | goes_on_helped[word]) & free
         held = starts | (goes_on & ~(goes_on + starts + carry))
         edges = held ^ (held << ONE | carry)
         carry = held >> LAST
@@ -215,40 +209,19 @@ def latch_cooldowns(
     return found
 
 
-def latch_cooldowns_after(
-    enough: Any, fresh: Any, helped: Any, goes_on_helped: Any, ill: Any, further_ill: Any,
-    frozen: Any, last_word: Any, visited: Any, cooling: Any, counts: Any,
-) -> int:  # fmt: skip
+def find_starts(enough: Any, fresh: Any, helped: Any, frozen: Any, starts: Any, visits: Any) -> int:
     """
-    Count a cooldown task where freezes can end on probation.
+    Write where a COOLDOWN can start after freezes that can end on probation.
 
     Args:
         enough: windows in which enough WARN windows have come in a row.
         fresh: windows so soon after a freeze that some of these lie in it, where what they were
             WARN by was excused.
         helped: windows that lead from FROZEN into COOLDOWN.
-        goes_on_helped: those and the windows after them, too few for the way to ACTIVE.
-        ill, further_ill, frozen, last_word, visited, cooling, counts: as in `latch_cooldowns`.
+        frozen: the freeze.
+        starts: written.
+        visits: written, the words in which there are any. How many they are is returned.
     """
-    size, windows, changes, found = len(frozen), 0, 0, 0
-    carry, before = ZERO, ZERO
-    for word in range(size):
-        free = ~frozen[word]
-        starts = (enough[word] & ~fresh[word] | helped[word]) & free
-        goes_on = (ill[word] | further_ill[word] | goes_on_helped[word]) & free
-        total = goes_on + starts
-        held = starts | (goes_on & ~(total + carry))
-        edges = held ^ (held << ONE | carry)
-        carry = np.uint64(total < goes_on) | (np.uint64(total == FULL) & carry)
-        edges &= ~(frozen[word] ^ (frozen[word] << ONE | before))
-        before = frozen[word] >> LAST
-        if word == size - 1:
-            held &= last_word
-            edges &= last_word
-        windows += popcount(held)
-        changes += popcount(edges)
-        if held | edges != ZERO or (found and visited[found - 1] == word - 1):
-            visited[found], cooling[found] = word, held
-            found += 1
-    counts[COOLDOWN_WINDOWS], counts[FURTHER_CHANGES] = windows, changes
-    return found
+    for word in range(len(frozen)):
+        starts[word] = ((enough[word] & ~fresh[word]) | helped[word]) & ~frozen[word]
+    return find_words(starts, visits)

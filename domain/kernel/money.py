@@ -106,8 +106,7 @@ def till_of(
         symbols=symbols,
         sums=known[key],
         ranked=tuple(
-            tuple(_symbol_ranked(series, ground, at, symbol) for symbol in symbols)
-            for at in WARN_SIDE
+            zip(*(_symbol_ranked(series, ground, symbol) for symbol in symbols), strict=True)
         ),
         sides={},
     )
@@ -162,21 +161,24 @@ def _side_of(batch: Batch, till: Till, side: int) -> tuple[Bits, Integers, Integ
     return known
 
 
-def _symbol_ranked(series: Series, ground: Ground, at: int, symbol: int) -> Ranked:
-    """Return which windows of one symbol the tightest threshold breaches, the severest first."""
-    kpi, columns = KPIS[at], series.columns[symbol]
-    own = ground.frame.symbols.get(series.symbols[symbol], {}).get(kpi.policy_key)
-    threshold = tightest(at, ground.thresholds) if own is None else own
-    breaches = is_breached(kpi, columns.values[at], threshold)
-    breaches[columns.not_valid[at]] = False
-    rows = np.flatnonzero(breaches)
-    descending = -severity(kpi, columns.values[at, rows])
-    if own is not None:
-        # Whatever the general threshold is, this symbol has its own.
-        descending = np.full(len(rows), -np.inf)
-    order = np.argsort(descending, kind="stable")
-    bits = ground.kept.positions(ground.timeline.rows[rows[order]])
-    return Ranked(bits, descending[order])
+def _symbol_ranked(series: Series, ground: Ground, symbol: int) -> list[Ranked]:
+    """Return by WARN KPI which of a symbol's windows the tightest threshold breaches."""
+    columns, found = series.columns[symbol], []
+    own = ground.frame.symbols.get(series.symbols[symbol], {})
+    for at in WARN_SIDE:
+        kpi = KPIS[at]
+        threshold = own.get(kpi.policy_key, tightest(at, ground.thresholds))
+        breaches = is_breached(kpi, columns.values[at], threshold)
+        breaches[columns.not_valid[at]] = False
+        rows = np.flatnonzero(breaches)
+        descending = -severity(kpi, columns.values[at, rows])
+        if kpi.policy_key in own:
+            # Whatever the general threshold is, this symbol has its own.
+            descending = np.full(len(rows), -np.inf)
+        order = np.argsort(descending, kind="stable")
+        bits = ground.kept.positions(ground.timeline.rows[rows[order]])
+        found.append(Ranked(bits, descending[order]))
+    return found
 
 
 def _fill_symbol_rows(batch: Batch, till: Till, side: int, rows: Bits) -> None:
@@ -241,7 +243,7 @@ def _add_up_bits(own: Any, row: Any, words: Any, nexts: Any, ranks: Any, sums: A
 
 def add_stretches(
     visited: Any, held: Any, visits: int, before: Any, words: Any, prefix: Any, half_row: Any,
-    half_ranks: Any, half_sums: Any, sums: Any,
+    half_ranks: Any, half_sums: Any, pending: Any, sums: Any,
 ) -> None:  # fmt: skip
     """
     Add what the windows in which a state holds let through, all of it and the halved part.
@@ -254,9 +256,12 @@ def add_stretches(
         words: the kept words' numbers on the timeline.
         prefix: of `PrefixSums`.
         half_row, half_ranks, half_sums: of one side of `Halves`.
+        pending: shape (2,), where the stretch that isn't over began: its window and its rank
+            among the halved ones. From one block of words to the next.
         sums: shape (2 x columns,), added to: all of it, then the halved part.
     """
     columns = prefix.shape[1]
+    begin, begin_rank = pending[0], pending[1]
     for visit in range(visits):
         word, bits = visited[visit], held[visit]
         if visit and visited[visit - 1] != word - 1:
@@ -269,25 +274,32 @@ def add_stretches(
             edges ^= edge
             window = min(words[word] * WORD + bit, len(prefix) - 1)
             rank = half_ranks[word] + popcount(half_row[word] & (edge - ONE))
-            sign = -1 if bits & edge != ZERO else 1
+            if bits & edge != ZERO:
+                begin, begin_rank = window, rank
+                continue
             for column in range(columns):
-                sums[column] += sign * prefix[window, column]
-                sums[columns + column] += sign * half_sums[rank, column]
+                sums[column] += prefix[window, column] - prefix[begin, column]
+            if rank != begin_rank:
+                for column in range(columns):
+                    difference = half_sums[rank, column] - half_sums[begin_rank, column]
+                    sums[columns + column] += difference
+    pending[0], pending[1] = begin, begin_rank
 
 
 def add_open_stretch(
-    last_held: Any, last_word: Any, prefix: Any, half_sums: Any, half_end: int, sums: Any
-) -> None:
+    last_held: Any, last_word: Any, prefix: Any, half_sums: Any, half_end: int, pending: Any,
+    sums: Any,
+) -> None:  # fmt: skip
     """
     Add what a stretch let through that lasts to the end of the last word, where no bit ends it.
 
     A stretch that ends with the series before that has its end among the bits.
     """
     if last_word == FULL and last_held >> LAST != ZERO:
-        columns = prefix.shape[1]
+        columns, begin, begin_rank = prefix.shape[1], pending[0], pending[1]
         for column in range(columns):
-            sums[column] += prefix[len(prefix) - 1, column]
-            sums[columns + column] += half_sums[half_end, column]
+            sums[column] += prefix[len(prefix) - 1, column] - prefix[begin, column]
+            sums[columns + column] += half_sums[half_end, column] - half_sums[begin_rank, column]
 
 
 def let_through(

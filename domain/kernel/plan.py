@@ -71,8 +71,6 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     @property
     def last_word(self) -> int:
         """Which bits of the last kept word are windows; the series may end within it."""
-        if not self.words:
-            return 0
         left = self.timeline.windows - int(self.kept.words[-1]) * 64
         return (1 << min(left, 64)) - 1
 
@@ -158,10 +156,12 @@ def ground_of(series: Series, frame: Policy, table: PolicyTable, members: Intege
     symbols = range(series.limit)
     thresholds = tuple(np.unique(column) for column in table.thresholds[members].T)
     ranked = [
-        rank(kpi, worst_severities(series, frame, at, symbols), thresholds[at], timeline)
-        for at, kpi in enumerate(KPIS)
+        rank(kpi, worst, column, timeline)
+        for kpi, worst, column in zip(
+            KPIS, worst_severities(series, frame, symbols), thresholds, strict=True
+        )
     ]
-    cells = [no_data_cells(series, frame, at, symbols, timeline) for at in range(len(KPIS))]
+    cells = no_data_cells(series, frame, symbols, timeline)
     waivers_work = _waivers_work(cells, thresholds, timeline)
     longest = int(max(table.min_ok[members].max(), table.unfreeze_after[members].max()))
     if waivers_work:

@@ -43,7 +43,7 @@ def step_freezes(
     frozen[:] = ZERO
     ends[:] = ZERO
     helped[:] = ZERO
-    windows = ((len(frozen) - 1) << 6) + highest_bit(last_word) + 1 if len(frozen) else 0
+    windows = ((len(frozen) - 1) << 6) + highest_bit(last_word) + 1
     end = -no_data_freeze - 1
     while True:
         begin = next_start(breaches, no_data, max(end + 1, 0), max(end + no_data_freeze, 0))

@@ -33,14 +33,17 @@ def spread_further(source: Any, reach: int, windows: int, target: Any, spare: An
     Args:
         source: bits that have been spread over `reach` windows already.
         reach, windows: from 1 on, ascending.
-        target, spare: both are written; `target` has the result.
+        target, spare: both are written, by turns; `target` has the result.
     """
-    target[:] = source
-    while reach < windows:
-        step = min(reach, windows - reach)
-        spare[:] = target
-        join_later(spare, step, target)
-        reach += step
+    turns = count_doublings(reach, windows)
+    if turns == 0:
+        target[:] = source
+    read = source
+    for turn in range(turns):
+        written = target if (turns - turn) % 2 else spare
+        join_later(read, min(reach, windows - reach), written)
+        reach += min(reach, windows - reach)
+        read = written
 
 
 def find_longer_runs(source: Any, reach: int, windows: int, target: Any, spare: Any) -> None:
@@ -50,42 +53,57 @@ def find_longer_runs(source: Any, reach: int, windows: int, target: Any, spare: 
     Args:
         source: windows of which this is known of `reach` windows.
         reach, windows: from 1 on, ascending.
-        target, spare: both are written; `target` has the result.
+        target, spare: both are written, by turns; `target` has the result.
     """
-    target[:] = ~source
+    turns = count_doublings(reach, windows)
+    if turns == 0:
+        target[:] = source
+    read = source
+    for turn in range(turns):
+        written = target if (turns - turn) % 2 else spare
+        meet_later(read, min(reach, windows - reach), written)
+        reach += min(reach, windows - reach)
+        read = written
+
+
+def count_doublings(reach: int, windows: int) -> int:
+    """Return how often a reach must be doubled, or less at last, to be so many windows."""
+    turns = 0
     while reach < windows:
-        step = min(reach, windows - reach)
-        spare[:] = target
-        join_later(spare, step, target)
-        # Before the first window there was none.
-        set_first(target, step)
-        reach += step
-    target[:] = ~target
+        reach += min(reach, windows - reach)
+        turns += 1
+    return turns
 
 
 def join_later(source: Any, by: int, target: Any) -> None:
-    """Add to the target every bit of the source, so many windows later."""
+    """Write the source's bits, and each of them so many windows later too."""
     whole, rest = by >> 6, np.uint64(by & 63)
-    back = np.uint64(64) - rest
     if whole >= len(source):
+        target[:] = source
         return
-    here, size = target[whole:], len(source) - whole
-    if rest == ZERO:
-        for word in range(size):
-            here[word] |= source[word]
-        return
-    here[0] |= source[0] << rest
-    after, above = here[1:], source[1:]
-    for word in range(size - 1):
-        after[word] |= (above[word] << rest) | (source[word] >> back)
+    target[:whole] = source[:whole]
+    here, there = source[whole:], target[whole:]
+    there[0] = here[0] | (source[0] << rest)
+    after, written, above = here[1:], there[1:], source[1:]
+    for word in range(len(after)):
+        # A word is shifted back in two steps, for shifts of 64 are undefined.
+        below = (source[word] >> ONE) >> (LAST - rest)
+        written[word] = after[word] | (above[word] << rest) | below
 
 
-def set_first(row: Any, windows: int) -> None:
-    """Set the bits of the first so many windows."""
-    for word in range(min(windows >> 6, len(row))):
-        row[word] = ~ZERO
-    if windows >> 6 < len(row):
-        row[windows >> 6] |= (ONE << np.uint64(windows & 63)) - ONE
+def meet_later(source: Any, by: int, target: Any) -> None:
+    """Write the source's bits where there is one so many windows before, too."""
+    whole, rest = by >> 6, np.uint64(by & 63)
+    if whole >= len(source):
+        target[:] = ZERO
+        return
+    target[:whole] = ZERO
+    here, there = source[whole:], target[whole:]
+    there[0] = here[0] & (source[0] << rest)
+    after, written, above = here[1:], there[1:], source[1:]
+    for word in range(len(after)):
+        below = (source[word] >> ONE) >> (LAST - rest)
+        written[word] = after[word] & ((above[word] << rest) | below)
 
 
 def count_bits(row: Any) -> int:
@@ -94,3 +112,12 @@ def count_bits(row: Any) -> int:
     for word in range(len(row)):
         total += popcount(row[word])
     return total
+
+
+def find_words(row: Any, found: Any) -> int:
+    """Write which words have a bit, ascending; return how many."""
+    count = 0
+    for word in range(len(row)):
+        found[count] = word
+        count += row[word] != ZERO
+    return count
