@@ -18,8 +18,12 @@ from ledger.location import LedgerLocation
 if TYPE_CHECKING:
     from projections.history_writer import HistoryWriter
 
-LOOK_EVERY_SEC: Final = 5.0
-WRITE_EVERY_MS: Final = 300_000
+LOOK_EVERY_SEC: Final = 2.0
+WRITE_EVERY_INTERVALS: Final = 2
+"""Windows are written two at a time: before the third, a projection counts as lagging."""
+
+WRITE_EVERY_MS_MIN: Final = 10_000
+WRITE_EVERY_MS_MAX: Final = 300_000
 WRITE_EVENTS: Final = 2_000
 """As soon as so many events are new they are written."""
 
@@ -35,6 +39,7 @@ class HistoryFollower:
         version: the last event that the history holds, as far as this process has seen.
 
     Args:
+        interval_ms: a window's length, by which it is decided how often is written.
         now_ms: the wall clock.
         say: tells the user something.
         kept: is told, from the thread, up to which version the history goes.
@@ -46,6 +51,7 @@ class HistoryFollower:
         location: LedgerLocation,
         stream_id: str,
         *,
+        interval_ms: int,
         now_ms: Callable[[], int],
         say: Callable[[str], None],
         kept: Callable[[int], None],
@@ -58,6 +64,8 @@ class HistoryFollower:
         self._say = say
         self._kept = kept
         self._written_ms = now_ms()
+        often_ms = max(WRITE_EVERY_MS_MIN, WRITE_EVERY_INTERVALS * interval_ms)
+        self._write_every_ms = min(often_ms, WRITE_EVERY_MS_MAX)
         self._is_failing = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
@@ -112,7 +120,9 @@ class HistoryFollower:
         with Ledger.open(self._location, read_only=True) as ledger:
             new = ledger.last_version(self._stream_id) - self.version
             waited_ms = self._now_ms() - self._written_ms
-            if new and (is_last or new >= WRITE_EVENTS or not 0 <= waited_ms < WRITE_EVERY_MS):
+            if new and (
+                is_last or new >= WRITE_EVENTS or not 0 <= waited_ms < self._write_every_ms
+            ):
                 wait_sec = LAST_WAIT_SEC if is_last else 0
                 self.version = writer.catch_up(ledger, wait_sec=wait_sec).version
                 self._written_ms = self._now_ms()

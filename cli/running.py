@@ -120,7 +120,9 @@ def execute(
         notifier = _open_notifier(options, ledger, session.stream, clock)
         meter = open_meter(metrics_server, ledger, session, adopt, clock)
         if options.history is not None:
-            closing.enter_context(_keeping_history(options, options.history, clock, meter))
+            closing.enter_context(
+                _keeping_history(options, options.history, interval_ms, clock, meter)
+            )
         say = _mute if options.quiet else _say
         shadows = open_shadows(
             ledger, stream, _shadow_policies(options, stream.state, symbols), adopt, _warn
@@ -196,7 +198,7 @@ def _open_publisher(
 
 
 def _keeping_history(
-    options: RunOptions, folder: Path, clock: SystemClock, meter: Meter
+    options: RunOptions, folder: Path, interval_ms: int, clock: SystemClock, meter: Meter
 ) -> "HistoryFollower":
     """Return what keeps the history while it is entered; only then is it imported."""
     from cli.history import HistoryFollower  # noqa: PLC0415
@@ -206,6 +208,7 @@ def _keeping_history(
         folder,
         options.location,
         str(options.key),
+        interval_ms=interval_ms,
         now_ms=clock.now_ms,
         say=warn,
         kept=lambda version: meter.projected(HISTORY, version),

@@ -64,6 +64,7 @@ def following(folder: Path, said: list[str], kept: list[int]) -> HistoryFollower
         folder / "l.history",
         location,
         STREAM,
+        interval_ms=0,
         now_ms=lambda: FIRST_MS,
         say=said.append,
         kept=kept.append,
@@ -167,7 +168,7 @@ def test_what_is_appended_gets_into_the_history_while_the_run_goes_on(
     folder: Path, series: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cli.history.LOOK_EVERY_SEC", 0.01)
-    monkeypatch.setattr("cli.history.WRITE_EVERY_MS", 0)
+    monkeypatch.setattr("cli.history.WRITE_EVERY_MS_MIN", 0)
     run_file(series, "--no-history", "--iterations", "30")
     said: list[str] = []
     kept: list[int] = []
@@ -185,7 +186,7 @@ def test_trouble_with_the_history_is_told_when_it_begins_and_when_it_ends(
     folder: Path, series: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cli.history.LOOK_EVERY_SEC", 0.01)
-    monkeypatch.setattr("cli.history.WRITE_EVERY_MS", 0)
+    monkeypatch.setattr("cli.history.WRITE_EVERY_MS_MIN", 0)
     run_file(series, "--no-history")
     (folder / "l.history").write_text("in the way")
     said: list[str] = []
@@ -196,6 +197,39 @@ def test_trouble_with_the_history_is_told_when_it_begins_and_when_it_ends(
     assert "decisions go on without the history" in said[0]
     assert said[1:] == ["the history is written again"]
     assert_current(folder)
+
+
+@pytest.mark.parametrize(
+    ("interval_ms", "waits_ms"), [(1_000, 10_000), (60_000, 120_000), (3_600_000, 300_000)]
+)
+def test_new_windows_are_written_two_at_a_time(
+    folder: Path, series: Path, monkeypatch: pytest.MonkeyPatch, interval_ms: int, waits_ms: int
+) -> None:
+    monkeypatch.setattr("cli.history.LOOK_EVERY_SEC", 0.01)
+    run_file(series, "--no-history")
+    now, looked, kept = [FIRST_MS], [0], list[int]()
+
+    def now_ms() -> int:
+        looked[0] += 1
+        return now[0]
+
+    location = LedgerLocation(folder / "l.sqlite")
+    follower = HistoryFollower(
+        folder / "l.history",
+        location,
+        STREAM,
+        interval_ms=interval_ms,
+        now_ms=now_ms,
+        say=print,
+        kept=kept.append,
+    )
+    with follower:
+        now[0] = FIRST_MS + waits_ms - 1
+        before = looked[0]
+        wait_for(lambda: looked[0] > before + 3, "some looks")
+        assert kept == []
+        now[0] = FIRST_MS + waits_ms
+        wait_for(lambda: kept != [], "the history")
 
 
 @pytest.mark.parametrize("what", ["history", "all"])
