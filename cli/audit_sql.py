@@ -182,12 +182,15 @@ def _interrupted_by_user(interrupt: Callable[[], None]) -> Iterator[None]:
                 interrupt()
         os.close(told)
 
-    threading.Thread(target=listen, daemon=True).start()
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
         os.close(tell)
+        # What it interrupts is closed after this, and mustn't be before.
+        thread.join()
 
 
 @contextlib.contextmanager
