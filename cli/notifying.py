@@ -2,7 +2,7 @@
 Notifications of a run: planned from the ledger, handed to the couriers, their outcome recorded.
 
 All of it happens between windows, on the runner's one connection; only the handing over itself is
-the couriers', each on a thread of its own. Source: DECISIONS.md 62 to 66.
+the couriers', each on a thread of its own. Source: DECISIONS.md 56 to 60.
 """
 
 import time

@@ -8,12 +8,12 @@ from typing import Final
 
 import click
 
+from cli.junit import Case, write_junit
 from cli.options import json_option
 from cli.setup import read_policy_file
 from cli.texts import to_json
 from domain.errors import BadInput
 from domain.policy import Policy
-from replay.junit import junit_xml
 from replay.scenario import Outcome, Scenario, run_scenario
 from replay.scenario_file import parse_scenarios
 
@@ -57,7 +57,8 @@ def test(
         file: [run_scenario(scenario) for scenario in found] for file, found in scenarios.items()
     }
     if junit is not None:
-        _write(junit, junit_xml(outcomes))
+        suites = {file: map(_case, found) for file, found in outcomes.items()}
+        write_junit(junit, suites, option="--junit")
     if as_json:
         click.echo(to_json([_plain(file, one) for file, all_ in outcomes.items() for one in all_]))
     else:
@@ -86,11 +87,9 @@ def _read(path: Path, policy: Policy | None) -> list[Scenario]:
     )
 
 
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise BadInput(f"--junit: {path} can't be written: {error.strerror}") from None
+def _case(outcome: Outcome) -> Case:
+    told = [f"{failure.place}: {failure.text}" for failure in outcome.failures]
+    return Case(outcome.scenario.name, "failure" if told else None, "\n".join(told))
 
 
 def _print(outcomes: dict[str, list[Outcome]]) -> None:

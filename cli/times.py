@@ -2,7 +2,7 @@
 Times as people type them: `2026-01-05T14:00`, `2026-01-05`, `-2h`, `yesterday 14:00`, `now`.
 
 UTC unless an offset is given. What could mean two things is refused rather than guessed: a bare
-`14:00`, `01/05/2026`, a month without a day. Source: issue 5; DECISIONS.md 74.
+`14:00`, `01/05/2026`, a month without a day. Source: issue 5; DECISIONS.md 62.
 """
 
 import re

@@ -4,7 +4,7 @@ Logs beside the streams: what a projection has to remember for good, in the ledg
 A projection that acts on the world, such as one that sends messages, must know after a kill what
 it did. What it did is no decision of a controller, so that it isn't in a stream: it has no
 position, nobody who follows or replays the ledger meets it, and no fold knows it. A log has a table
-of its own, made when it is first written, and an older program passes it by. DECISIONS.md 62.
+of its own, made when it is first written, and an older program passes it by. DECISIONS.md 56.
 """
 
 import sqlite3

@@ -4,7 +4,7 @@ Snapshots: folds kept at intervals, so that the state as of any version is near 
 They are a cache. At most one is kept for each block of versions, the newest of it, so that all of
 them together are a small part of the events that they stand for. One that another version of the
 fold took is passed over; so is one that doesn't carry its own digest, and that is noted.
-Source: DESIGN.md section 2, Aggregate; DECISIONS.md 26 and 73.
+Source: DESIGN.md section 2, Aggregate; DECISIONS.md 26 and 61.
 """
 
 from collections.abc import Iterator, Sequence

@@ -2,7 +2,7 @@
 Delivery to one target: a daemon thread that hands messages over, and tries again.
 
 Nobody waits for it: a service that hangs keeps its own thread and nothing else. What waits is
-bounded, and so is how long anything but CRIT is tried. Source: DECISIONS.md 64.
+bounded, and so is how long anything but CRIT is tried. Source: DECISIONS.md 58.
 """
 
 import threading

@@ -4,7 +4,7 @@ What is kept in the ledger of notifications: up to where they were planned, and 
 The stream's records are the outbox. An entry `NotificationsNoted` says up to which version they
 were planned, for whom, and what was still waiting; those after it, what was delivered or given up.
 So a start plans again from the last noted version on, and whatever has no outcome is owed.
-Source: DECISIONS.md 62, 64.
+Source: DECISIONS.md 56, 58.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

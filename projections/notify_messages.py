@@ -1,7 +1,7 @@
 """
 Notifications as values: how grave, of what kind, for which level, and what is told.
 
-Source: LIVE_MODE_GUIDE.md, Production Checklist (`prod=CRIT`); DECISIONS.md 63.
+Source: LIVE_MODE_GUIDE.md, Production Checklist (`prod=CRIT`); DECISIONS.md 57.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ An episode begins when the state leaves ACTIVE and ends when it is ACTIVE again;
 again within the debounce goes on with it. A turn for the worse is told at once, if it is worse than
 what was told last or wasn't told within the debounce. A turn for the better is told when it has
 held for the debounce, so that what was told last is never better than the truth. All by the
-ledger's own time. Source: DECISIONS.md 63.
+ledger's own time. Source: DECISIONS.md 57.
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ The way into the array twin: one policy window by window, or many policies at on
 Both decide as the core does, whatever the series and the policy ask; how fast depends on it. A
 sweep over a plain series with `global_freeze_symbols` 1 goes by bitmaps, in machine words or in
 Python integers; all else goes window by window. For progress, or to be interrupted, sweep in
-pieces: a thousand policies take milliseconds. Source: DECISIONS.md 81 to 84.
+pieces: a thousand policies take milliseconds. Source: DECISIONS.md 90 to 93.
 """
 
 import os

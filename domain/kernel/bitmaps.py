@@ -3,7 +3,7 @@ Bitmaps: a bit a window, 64 to a word, the first window in the lowest bit.
 
 What is asked of a window is yes or no once a threshold is given, so a year of minutes is 8,213
 words, and a machine decides 64 windows in the time of one. Here is also the time that the bits
-stand for: words in which nothing can happen are left out. Source: DECISIONS.md 81.
+stand for: words in which nothing can happen are left out. Source: DECISIONS.md 90.
 """
 
 from typing import Final, TypeAlias
