@@ -17,14 +17,14 @@ from weakref import WeakKeyDictionary
 import msgspec
 import numpy as np
 
-from domain.kernel.bitmaps import WORD, Bits, Timeline, packed
+from domain.kernel.bitmaps import WORD, Bits, Timeline
 from domain.kernel.cells import is_breached
-from domain.kernel.compiling import compiled, lowest_bit, popcount
+from domain.kernel.compiling import lowest_bit, popcount
 from domain.kernel.evidence import Ranked, severity
 from domain.kernel.outcomes import StakesTable
 from domain.kernel.plan import WARN_SIDE, Batch, Ground, tightest
 from domain.kernel.series import Floats, Integers, Series
-from domain.kernel.words import FULL, LAST, ONE, ZERO, fill_heads
+from domain.kernel.words import FULL, LAST, ONE, ZERO
 from domain.kpis import KPIS
 
 PREFIX_MAX_BYTES: Final = 512 << 20
@@ -120,7 +120,11 @@ def _prefix_sums(
         changes[place, timeline.rows] = stakes.stakes[symbol].change
     columns = 2 * len(symbols) if per_symbol else 2
     prefix = np.zeros((timeline.windows + 1, columns), np.int64)
-    compiled(_add_up)(changes, prefix)
+    for place, change in enumerate(changes):
+        gains = 2 * place if per_symbol else 0
+        prefix[1:-1, gains] += np.maximum(change[1:], 0)
+        prefix[1:-1, gains + 1] -= np.minimum(change[1:], 0)
+    np.cumsum(prefix, axis=0, out=prefix)
     full = prefix[-1].copy()
     for place in range(len(symbols)):
         first = int(changes[place, 0])
@@ -149,12 +153,22 @@ def _side_of(batch: Batch, till: Till, side: int) -> tuple[Bits, Integers, Integ
     key = batch.warn_thresholds[side].tobytes() + variant.tobytes()
     known = till.sides.get(key)
     if known is None:
-        words = batch.ground.kept.words
-        own = np.zeros((len(till.symbols), len(words)), np.uint64)
-        _fill_symbol_rows(batch, till, side, own)
-        row, ranks = np.bitwise_or.reduce(own, axis=0), np.zeros(len(words), np.int64)
-        sums = np.zeros((int(np.bitwise_count(row).sum()) + 1, till.columns), np.int64)
-        compiled(_add_up_bits)(own, row, words, till.sums.nexts, ranks, sums)
+        own = _symbol_bits(batch, till, side)
+        kept = batch.ground.kept
+        found = np.unique(np.concatenate(own))
+        windows = kept.words[found // WORD] * WORD + found % WORD
+        sums = np.zeros((len(found) + 1, till.columns), np.int64)
+        for place, bits in enumerate(own):
+            is_mine = np.zeros(len(found), np.bool_)
+            is_mine[np.searchsorted(found, bits)] = True
+            change = np.where(is_mine, till.sums.nexts[place, windows], 0)
+            gains = 2 * place if till.columns == 2 * len(own) else 0
+            sums[1:, gains] += np.maximum(change, 0)
+            sums[1:, gains + 1] -= np.minimum(change, 0)
+        np.cumsum(sums, axis=0, out=sums)
+        row = kept.row(found)
+        counts = np.bitwise_count(row).astype(np.int64)
+        ranks = np.cumsum(counts) - counts
         known = row, ranks, sums
         if len(till.sides) < SIDES_KEPT:
             till.sides[key] = known
@@ -181,64 +195,23 @@ def _symbol_ranked(series: Series, ground: Ground, symbol: int) -> list[Ranked]:
     return found
 
 
-def _fill_symbol_rows(batch: Batch, till: Till, side: int, rows: Bits) -> None:
-    """Write each symbol's WARN windows under a WARN side, NO_DATA among them."""
+def _symbol_bits(batch: Batch, till: Till, side: int) -> list[Integers]:
+    """Return by symbol the WARN windows under a WARN side, NO_DATA among them; some twice."""
     ground = batch.ground
-    *_, variant = batch.warn_sides[side].tolist()
+    parts: list[list[Integers]] = [[] for _ in till.symbols]
     for column, at in enumerate(WARN_SIDE):
         threshold = np.array([batch.warn_thresholds[side, column]])
-        for place, ranked in enumerate(till.ranked[column]):
-            counts = ranked.counts(KPIS[at], threshold)
-            compiled(fill_heads)(ranked.bits, counts, rows[place : place + 1])
-    for kpi, cells, threshold in zip(KPIS, ground.cells, batch.variants[variant], strict=True):
+        for part, ranked in zip(parts, till.ranked[column], strict=True):
+            head = int(ranked.counts(KPIS[at], threshold)[0])
+            part.append(ranked.bits[:head])
+    variant = batch.variants[batch.warn_sides[side, -1]]
+    for kpi, cells, threshold in zip(KPIS, ground.cells, variant, strict=True):
         if not len(cells.bits):
             continue
         count, _ = cells.judged(kpi, float(threshold))
-        for place, symbol in enumerate(till.symbols):
-            mine = cells.bits[(count > 0) & (cells.symbol == symbol)]
-            rows[place] |= packed(mine, ground.words)
-
-
-def _add_up(changes: Any, prefix: Any) -> None:
-    """Write what the windows from the second on brought, added up: gains and losses apart."""
-    symbols, windows = changes.shape
-    apart = prefix.shape[1] > 2 or symbols == 1
-    for window in range(1, windows):
-        for column in range(prefix.shape[1]):
-            prefix[window, column] = prefix[window - 1, column]
-        for symbol in range(symbols):
-            change, column = changes[symbol, window], 2 * symbol if apart else 0
-            if change > 0:
-                prefix[window, column] += change
-            else:
-                prefix[window, column + 1] -= change
-    for column in range(prefix.shape[1]):
-        prefix[windows, column] = prefix[windows - 1, column]
-
-
-def _add_up_bits(own: Any, row: Any, words: Any, nexts: Any, ranks: Any, sums: Any) -> None:
-    """Write the prefix sums over the row's windows, of the symbols that have a bit in each."""
-    symbols = len(own)
-    apart = sums.shape[1] > 2 or symbols == 1
-    at = 0
-    for word in range(len(row)):
-        ranks[word] = at
-        bits = row[word]
-        while bits != ZERO:
-            bit = lowest_bit(bits)
-            bits &= bits - ONE
-            window = words[word] * WORD + bit
-            for column in range(sums.shape[1]):
-                sums[at + 1, column] = sums[at, column]
-            for symbol in range(symbols):
-                if (own[symbol, word] >> np.uint64(bit)) & ONE == ZERO:
-                    continue
-                change, column = nexts[symbol, window], 2 * symbol if apart else 0
-                if change > 0:
-                    sums[at + 1, column] += change
-                else:
-                    sums[at + 1, column + 1] -= change
-            at += 1
+        for part, symbol in zip(parts, till.symbols, strict=True):
+            part.append(cells.bits[(count > 0) & (cells.symbol == symbol)])
+    return [np.concatenate(part) for part in parts]
 
 
 def add_stretches(
