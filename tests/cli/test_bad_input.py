@@ -236,3 +236,22 @@ def test_an_export_without_a_server_is_refused(folder: Path) -> None:
     outcome = live("export")
     assert outcome.code == 2
     assert "live export needs a Redis: --redis-url" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("accuracy",), "--min-agreement"),
+        (("audit", "sql", "SELECT 1"), "--timeout-sec"),
+        (("notify", "test", "--notify", "json://127.0.0.1:1"), "--wait-sec"),
+        (("replay", "series.jsonl"), "--edge-below"),
+    ],
+)
+def test_a_bound_that_is_no_number_is_refused(
+    folder: Path, command: tuple[str, ...], option: str
+) -> None:
+    write_jsonl(folder / "series.jsonl", [row(0)])
+    outcome = live(*command, option, "nan")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert option in outcome.err
+    assert "was nan" in outcome.err
