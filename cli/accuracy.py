@@ -6,7 +6,7 @@ Source: LIVE_MODE_GUIDE.md, Production Checklist; issue 6.
 
 import click
 
-from cli.options import choose_stream, json_option, ledger_to_read, reads_ledger
+from cli.options import NumberRange, choose_stream, json_option, ledger_to_read, reads_ledger
 from cli.texts import to_json
 from domain.errors import CannotTell
 from ledger.application import Ledger
@@ -40,7 +40,7 @@ DRY_RUN = "dry-run"
 )
 @click.option(
     "--min-agreement",
-    type=click.FloatRange(0.0, 1.0),
+    type=NumberRange(0.0, 1.0),
     default=MIN_AGREEMENT,
     show_default=True,
     help="The share of windows that must agree.",

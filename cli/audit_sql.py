@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.audit_options import form_of, form_options
-from cli.options import ledger_option, ledger_to_read, live_option
+from cli.options import NumberRange, ledger_option, ledger_to_read, live_option
 from cli.texts import warn
 from domain.errors import BadInput
 from ledger.application import Ledger
@@ -67,7 +67,7 @@ GRACE_SEC: Final = 3.0
 )
 @click.option(
     "--timeout-sec",
-    type=click.FloatRange(min=0.1, max=86_400),
+    type=NumberRange(min=0.1, max=86_400),
     default=TIMEOUT_SEC,
     show_default=True,
     help="How long the query may take.",

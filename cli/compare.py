@@ -2,6 +2,7 @@
 `live replay --compare`: policies side by side, for people and for programs.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -72,6 +73,8 @@ class CompareOptions(msgspec.Struct, frozen=True):
             raise BadInput("--labels and --edge-below: expected one of them, was both")
         if self.edge_windows is not None and self.edge_below is None:
             raise BadInput("--edge-windows: expected --edge-below with it, was none")
+        if self.edge_below is not None and not math.isfinite(self.edge_below):
+            raise BadInput(f"--edge-below: expected a finite number, was {self.edge_below:g}")
         return Question(
             incidents=() if self.labels is None else _read_labels(self.labels),
             edge_below_bps=self.edge_below,

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 
+from cli.tables import check_replaceable
 from domain.errors import BadInput
 
 Kind = Literal["failure", "error"]
@@ -38,8 +39,9 @@ def write_junit(path: Path, suites: Mapping[str, Iterable[Case]], *, option: str
     Write suites of cases, by name.
 
     Raises:
-        BadInput: if it can't be written, naming the option.
+        BadInput: if it can't be written, or would replace a ledger, naming the option.
     """
+    check_replaceable(path, option=f"{option}: ")
     try:
         path.write_bytes(junit_xml(suites))
     except OSError as error:

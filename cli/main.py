@@ -5,6 +5,7 @@ The `live` command, and how a process ends.
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 import click
@@ -66,18 +67,31 @@ def main(command: click.Command = live, args: list[str] | None = None) -> NoRetu
         # Without its standalone mode click returns the code that a command exits with.
         code = command.main(args=args, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _tell(error.show)
         sys.exit(error.exit_code)
     except click.Abort:
-        click.echo("Aborted.", err=True)
+        _tell(lambda: click.echo("Aborted.", err=True))
         sys.exit(130)
     except OSError as error:
-        # Whoever read the output has gone, or there is no room for it: nothing can be told.
+        # There is no room for the output: nothing can be told.
         sys.exit(_tell_lost_output(error))
     except LiveError as error:
-        click.echo(f"Error: {error}", err=True)
+        told = f"Error: {error}"
+        _tell(lambda: click.echo(told, err=True))
         sys.exit(error.exit_code)
+    except SystemExit:
+        # Only click itself ends like this, and only where nobody reads any more: with 1, which
+        # is FAIL here.
+        sys.exit(CannotTell.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(say: Callable[[], None]) -> None:
+    """Tell why a command ends; where nobody reads it the exit code still says so."""
+    try:
+        say()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _tell_lost_output(error: OSError) -> int:

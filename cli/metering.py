@@ -13,11 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-import click
-
 from cli.clock import SystemClock
 from cli.run_options import MetricsOptions
 from cli.session import Session
+from cli.texts import tell
 from domain.commands import AdoptPolicy, StartRun
 from domain.errors import BadInput
 from domain.events import Event, KpiObserved
@@ -138,7 +137,7 @@ def open_meter(
 
     session.watch(appended)
     server.serve(metrics.page, metrics.health)
-    click.echo(f"metrics at {server.url}", err=True)
+    tell(f"metrics at {server.url}")
     return Meter(metrics)
 
 

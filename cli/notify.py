@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from cli.notify_options import DEFAULT_RUNBOOK, notify_options, notify_urls_of
-from cli.options import DEFAULT_ENV, live_option
+from cli.options import DEFAULT_ENV, NumberRange, live_option
 from cli.secrets import hide_arguments
 from cli.texts import warn
 from domain.errors import BadInput, CannotTell
@@ -39,7 +39,7 @@ def notify() -> None:
 )
 @live_option(
     "--wait-sec",
-    type=click.FloatRange(min=0, max=600),
+    type=NumberRange(min=0, max=600),
     default=WAIT_SEC,
     show_default=True,
     help="How long a target may take in all.",

@@ -2,6 +2,7 @@
 Options that several commands share. Every option can come from a `LIVE_*` variable.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,6 +22,17 @@ DEFAULT_ENV: Final = "dev"
 DEFAULT_EXCHANGE: Final = "bybit"
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class NumberRange(click.FloatRange):
+    """A number in a range; NaN, which click lets through any range, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, which may be infinite where the range is open."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"expected a number, was {value}", param, ctx)
+        return number
 
 
 def live_option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:

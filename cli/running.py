@@ -29,7 +29,7 @@ from cli.service import service_manager
 from cli.session import Session
 from cli.setup import PROD, adoption, resolve_limits, start_run
 from cli.shadowing import open_shadows, shadow_policies
-from cli.texts import warn
+from cli.texts import tell, warn
 from domain.commands import AdoptPolicy
 from domain.errors import BadInput
 from domain.policy import Policy
@@ -125,7 +125,7 @@ def execute(
             )
         say = _mute if options.quiet else _say
         shadows = open_shadows(
-            ledger, stream, _shadow_policies(options, stream.state, symbols), adopt, _warn
+            ledger, stream, _shadow_policies(options, stream.state, symbols), adopt, warn
         )
         manager = service_manager(os.environ)
         closing.callback(manager.close)
@@ -261,7 +261,7 @@ def _begin(
 
 def _drive_series(runner: Runner, options: RunOptions, series: SeriesFeed) -> Outcome:
     seconds, count = series.interval_ms / 1000, series.window_count
-    click.echo(f"interval {seconds:g} s, {count} windows", err=True)
+    tell(f"interval {seconds:g} s, {count} windows")
     iterations = options.iterations or 0
     with _progress(series.windows(), min(iterations or count, count)) as windows:
         return runner.run_series(
@@ -350,15 +350,14 @@ def _stopped_by_signals(clock: SystemClock) -> Iterator[_Signals]:
 def _say_outcome(outcome: Outcome, options: RunOptions, state: State) -> None:
     known = outcome.windows - outcome.decided
     ended = "stopped" if outcome.stopped else "done"
-    click.echo(
+    tell(
         f"{ended}: {outcome.decided} windows decided"
         + (f", {known} were in the ledger already or late" if known else "")
         + f"; {options.key} is {state.trading_state}"
-        + (f" ({cause_words(state.reasons, state.triggered_by)})" if state.reasons else ""),
-        err=True,
+        + (f" ({cause_words(state.reasons, state.triggered_by)})" if state.reasons else "")
     )
     kept = "" if options.history is None else f", history {options.history}"
-    click.echo(f"ledger {options.location}, artifacts {options.artifacts}{kept}", err=True)
+    tell(f"ledger {options.location}, artifacts {options.artifacts}{kept}")
 
 
 def _say(line: str) -> None:
@@ -368,12 +367,6 @@ def _say(line: str) -> None:
         if sys.stderr.isatty():
             click.echo(_CLEAR_LINE, err=True, nl=False)
         click.echo(line)
-
-
-def _warn(line: str) -> None:
-    """Warn, whoever reads it or not."""
-    with contextlib.suppress(OSError):
-        warn(line)
 
 
 def _mute(_line: str) -> None:

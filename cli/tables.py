@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
@@ -23,6 +23,8 @@ from domain.windows import format_time
 
 FORMULA_STARTS: Final = frozenset("=+-@\t\r\uff1d\uff0b\uff0d\uff20")
 """What a spreadsheet takes a formula to begin with, in full width too."""
+
+SQLITE_START: Final = b"SQLite format 3\0"
 
 
 class Form(StrEnum):
@@ -99,17 +101,36 @@ def written_atomically(path: Path, *, option: str = "") -> Iterator[IO[bytes]]:
     Give a file that takes its place when it is whole, and leaves nothing behind otherwise.
 
     Raises:
-        BadInput: if it can't be written; `option` stands before the path then.
+        BadInput: if it can't be written, or would replace a ledger; `option` stands before the
+            path then.
     """
+    check_replaceable(path, option=option)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
             yield stream
         temporary.replace(path)
     except OSError as error:
+        if error.errno is None:
+            # Not of the file: Arrow has no other word for what ended the rows on their way.
+            raise
         raise BadInput(f"{option}{path} can't be written: {error.strerror}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_replaceable(path: Path, *, option: str = "") -> None:
+    """
+    Check that a file may be written there: what an answer replaces is never a ledger.
+
+    Raises:
+        BadInput: if it is a SQLite file, or no file's name; `option` stands before the path then.
+    """
+    if not path.name:
+        raise BadInput(f"{option}expected a file's name, was '{path}'")
+    with suppress(OSError), path.open("rb") as stream:
+        if stream.read(len(SQLITE_START)) == SQLITE_START:
+            raise BadInput(f"{option}{path} is a SQLite file, perhaps a ledger; name another file")
 
 
 def harmless(text: str) -> str:

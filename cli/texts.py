@@ -2,7 +2,9 @@
 From the text of an option to its value, and from a value to JSON text.
 """
 
+import os
 import re
+import sys
 from typing import Final
 
 import click
@@ -74,6 +76,18 @@ def duration_ms_of(text: str) -> int:
 
 
 def warn(text: str | None) -> None:
-    """Tell a warning on stderr, if there is one."""
+    """Tell a warning on stderr, if there is one; see `tell`."""
     if text:
-        click.secho(f"WARNING: {text}", err=True, fg="yellow")
+        tell(click.style(f"WARNING: {text}", fg="yellow"))
+
+
+def tell(text: str) -> None:
+    """Say something beside the answer, on stderr; nobody has to be there to read it."""
+    try:
+        click.echo(text, err=True)
+    except BrokenPipeError:
+        # What is left in the buffer goes nowhere, so that Python doesn't complain as it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    except OSError:
+        # A full disk under a log: it may have room again.
+        return

@@ -156,10 +156,14 @@ def _asked(
     readings: dict[str, dict[str, Reading | None]] = {}
     overlay: dict[str, Any] = {}
     told: list[str] = []
+    named: set[str] = set()
     for text in changes:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             raise BadInput(f"--what-if: expected NAME=VALUE, was {text!r}")
+        if name in named:
+            raise BadInput(f"--what-if: expected each name once, was {name} twice")
+        named.add(name)
         if name in KPI_BY_NAME:
             reading = _reading(text, value)
             whose = _whose(symbol, observed)

@@ -200,6 +200,11 @@ def test_no_history_at_all_cannot_tell(folder: Path) -> None:
         ("SELECT repeat('x', 3000000000)", ("--memory-mb", "64"), "more memory than it may have"),
         ("SELECT list(i) FROM range(9999999999) t(i)", ("--memory-mb", "64"), "more memory"),
         ("SELECT * FROM range(999999999999)", ("--csv", "--timeout-sec", "1"), "longer than 1 s"),
+        (
+            "SELECT * FROM range(999999999999)",
+            ("--csv", "--timeout-sec", "1", "--output", "rows.csv"),
+            "longer than 1 s",
+        ),
     ],
 )
 def test_a_process_stays_within_its_bounds(
@@ -210,6 +215,7 @@ def test_a_process_stays_within_its_bounds(
     assert process.returncode == 2, err
     assert told in err
     assert "Traceback" not in err
+    assert not list(folder.glob("*rows.csv*"))
 
 
 def test_a_query_that_does_not_heed_its_interruption_ends_with_the_process(folder: Path) -> None:

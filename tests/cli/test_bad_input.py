@@ -1,11 +1,14 @@
 """Bad input: a clear message, the documented exit code, nothing half-written."""
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from support import live, row, write_jsonl
+from support import ROOT, live, row, spawn, write_jsonl
 
 CSV_HEAD = (
     "window_start,symbol,edge_bps,maker_taker_ratio,risk_ratio,p95_latency_ms,anomaly_score\n"
@@ -236,3 +239,63 @@ def test_an_export_without_a_server_is_refused(folder: Path) -> None:
     outcome = live("export")
     assert outcome.code == 2
     assert "live export needs a Redis: --redis-url" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("accuracy",), "--min-agreement"),
+        (("audit", "sql", "SELECT 1"), "--timeout-sec"),
+        (("notify", "test", "--notify", "json://127.0.0.1:1"), "--wait-sec"),
+        (("replay", "series.jsonl"), "--edge-below"),
+    ],
+)
+def test_a_bound_that_is_no_number_is_refused(
+    folder: Path, command: tuple[str, ...], option: str
+) -> None:
+    write_jsonl(folder / "series.jsonl", [row(0)])
+    outcome = live(*command, option, "nan")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert option in outcome.err
+    assert "was nan" in outcome.err
+
+
+def test_an_answer_that_nobody_reads_is_never_a_fail(folder: Path) -> None:
+    series = write_jsonl(folder / "series.jsonl", [row(index) for index in range(20)])
+    process = spawn("replay", series, "--json", cwd=folder)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait(timeout=60) == 3
+    process.stderr.close()
+
+
+def ended_unread(folder: Path, *args: str) -> int:
+    """Return the exit code of a command whose stderr nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", "cli.main", *args],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.DEVNULL,
+        stderr=writing,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    return ended.returncode
+
+
+def test_a_warning_that_nobody_reads_is_no_reason_not_to_watch_the_bot(folder: Path) -> None:
+    two = ("--symbols", "BTCUSDT,ETHUSDT", "--ramp-profile", "A")
+    assert ended_unread(folder, "run", *two, "--ledger", "l.sqlite") == 0
+    assert live("audit", "show", "v3", "--ledger", "l.sqlite").code == 0
+
+
+def test_an_error_that_nobody_reads_keeps_its_exit_code(folder: Path) -> None:
+    assert ended_unread(folder, "status", "--ledger", "none.sqlite") == 3
+    assert ended_unread(folder, "run", "--iterations", "x") == 2
+    (folder / "damaged.sqlite").write_text("no database" * 100)
+    assert ended_unread(folder, "status", "--ledger", "damaged.sqlite") == 5

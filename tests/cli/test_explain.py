@@ -236,6 +236,8 @@ BAD = [
     (("--what-if", "edge_bps"), 2, "--what-if: expected NAME=VALUE, was 'edge_bps'"),
     (("--what-if", "edge=2"), 2, "--what-if: unknown name 'edge'; known: edge_bps, maker_taker"),
     (("--what-if", "edge_bps=much"), 2, "--what-if: expected a finite number after =, was"),
+    (("--what-if", "edge_bps=1", "--what-if", "edge_bps=2", "--symbol", BTC), 2,
+     "--what-if: expected each name once, was edge_bps twice"),
     (("--what-if", "edge_bps=nan"), 2, "--what-if: expected a finite number after =, was"),
     (("--what-if", "max_risk=-1"), 2, "--what-if: thresholds.max_risk: expected a finite number"),
     (("--what-if", "min_ok_windows=2.5"), 2, "--what-if: "),

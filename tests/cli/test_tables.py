@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cli.junit import Case, write_junit
 from cli.tables import Column, Form, Kind, Table, harmless, write_table
 from domain.errors import BadInput
 from domain.kpis import Verdict
@@ -119,3 +122,22 @@ def test_a_file_that_cant_be_written_is_told_and_the_old_one_stays(tmp_path: Pat
         write_table(Table("rows", COLUMNS, failing()), Form.CSV, path)
     assert path.read_text() == "old"
     assert [found.name for found in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_ledger_is_never_replaced_by_an_answer(tmp_path: Path) -> None:
+    path = tmp_path / "desk.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE events (position)")
+    before = path.read_bytes()
+    with pytest.raises(BadInput, match=r"^--output: .*desk\.sqlite is a SQLite file, perhaps a"):
+        write_table(Table("rows", COLUMNS, [ROW]), Form.CSV, path)
+    with pytest.raises(BadInput, match=r"^--junit: .*desk\.sqlite is a SQLite file, perhaps a"):
+        write_junit(path, {"gate": [Case("one")]}, option="--junit")
+    assert path.read_bytes() == before
+
+
+def test_an_empty_name_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=r"^--output: expected a file's name, was '\.'$"):
+        write_table(Table("rows", COLUMNS, [ROW]), Form.CSV, Path())
+    assert list(tmp_path.iterdir()) == []
