@@ -81,7 +81,9 @@ def _against_loops(series: Series, name: str) -> Iterable[Figure]:
     arguments = (
         np.stack([columns.values for columns in series.columns]),
         np.stack([columns.codes for columns in series.columns]),
-        np.stack([one.change for one in table.stakes]).astype(np.float64),
+        np.stack([table.of(symbol).change for symbol in range(len(series.symbols))]).astype(
+            np.float64
+        ),
     )
 
     def over_extremes(number: int) -> Any:

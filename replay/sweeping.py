@@ -208,8 +208,10 @@ class _Sweep:
             counts = self._counted(ground, tasks, till)
             through = money_through(till, tasks, counts, cooldown)
             parts.append(through.reshape(len(through), -1, 2))
+        if not per_symbol:
+            return counts, np.sum(parts, axis=0)
         # Beyond the profile's limit nothing is let through.
-        beyond = len(self._series.symbols) - self._series.limit if per_symbol else 0
+        beyond = len(self._series.symbols) - self._series.limit
         parts.append(np.zeros((len(cooldown), beyond, 2)))
         return counts, np.concatenate(parts, axis=1)
 
@@ -239,10 +241,9 @@ class _Sweep:
 
 def _chunks(ground: Ground, symbols: int, per_symbol: bool) -> Iterator[tuple[int, ...]]:
     """Yield the symbols whose prefix sums are in memory together."""
-    at_once = symbols
-    if per_symbol:
-        a_symbol = 2 * 8 * (ground.timeline.windows + 1)
-        at_once = max(1, PREFIX_MAX_BYTES // a_symbol)
+    # A window's change, and the gains and losses up to it.
+    a_symbol = (3 if per_symbol else 1) * 8 * (ground.timeline.windows + 1)
+    at_once = max(1, PREFIX_MAX_BYTES // a_symbol)
     for first in range(0, symbols, at_once):
         yield tuple(range(first, min(first + at_once, symbols)))
 

@@ -115,23 +115,22 @@ def till_of(
 def _prefix_sums(
     timeline: Timeline, stakes: StakesTable, symbols: tuple[int, ...], *, per_symbol: bool
 ) -> PrefixSums:
-    changes = np.zeros((len(symbols), timeline.windows), np.int64)
+    # After the last window there is one more, that brings nothing.
+    changes = np.zeros((len(symbols), timeline.windows + 1), np.int64)
     for place, symbol in enumerate(symbols):
-        changes[place, timeline.rows] = stakes.stakes[symbol].change
+        changes[place, timeline.rows] = stakes.of(symbol).change
     columns = 2 * len(symbols) if per_symbol else 2
     prefix = np.zeros((timeline.windows + 1, columns), np.int64)
     for place, change in enumerate(changes):
         gains = 2 * place if per_symbol else 0
-        prefix[1:-1, gains] += np.maximum(change[1:], 0)
-        prefix[1:-1, gains + 1] -= np.minimum(change[1:], 0)
+        prefix[1:, gains] += np.maximum(change[1:], 0)
+        prefix[1:, gains + 1] -= np.minimum(change[1:], 0)
     np.cumsum(prefix, axis=0, out=prefix)
     full = prefix[-1].copy()
     for place in range(len(symbols)):
         first = int(changes[place, 0])
         full[(2 * place if per_symbol else 0) + (first < 0)] += abs(first)
-    nexts = np.zeros_like(changes)
-    nexts[:, :-1] = changes[:, 1:]
-    return PrefixSums(prefix=prefix, full=full, nexts=nexts)
+    return PrefixSums(prefix=prefix, full=full, nexts=changes[:, 1:])
 
 
 def halves_of(batch: Batch, till: Till) -> Halves:

@@ -11,13 +11,16 @@ import numpy as np
 
 from domain.kernel.decisions import Decisions
 from domain.kernel.loop import FROZEN
-from domain.kernel.series import Flags, Floats, Integers, Series
+from domain.kernel.series import Flags, Floats, Integers, Series, SymbolColumns
 from domain.kernel.stakes import Stakes, stakes_of, unit_of
 
 FLAP_WINDOWS: Final = 60
 """A freeze that begins so soon after the last one ended is a flap, unless told otherwise."""
 
 NEVER: Final = -1
+
+STAKES_MAX_BYTES: Final = 512 << 20
+"""What the stakes of a series may take that are kept from one sweep to the next."""
 
 
 class StateOutcomes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -154,10 +157,29 @@ _stakes: "WeakKeyDictionary[Series, StakesTable]" = WeakKeyDictionary()
 
 
 class StakesTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """All symbols' stakes, in one unit."""
+    """
+    All symbols' stakes, in one unit.
+
+    Attributes:
+        unit: in the quote currency.
+        columns: of the series, to make a symbol's stakes again where all would take too much room.
+        kept: the stakes by symbol, where they don't.
+        full: shape (symbols, 2), gains and losses of full trading, in units.
+        censored: shape (symbols,), the share of observed windows that aren't scored.
+        has_notional: by symbol.
+    """
 
     unit: float
-    stakes: tuple[Stakes, ...]
+    columns: Sequence[SymbolColumns]
+    kept: dict[int, Stakes]
+    full: Floats
+    censored: Floats
+    has_notional: tuple[bool, ...]
+
+    def of(self, symbol: int) -> Stakes:
+        """Return a symbol's stakes."""
+        known = self.kept.get(symbol)
+        return stakes_of(self.columns[symbol], self.unit) if known is None else known
 
     def money(self, series: Series, sums: Floats, *, per_symbol: bool) -> MoneyOutcomes:
         """
@@ -165,24 +187,17 @@ class StakesTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
         Gains come before losses; the columns are the symbols, or one for all of them.
         """
-        full = np.array([_both(one.change) for one in self.stakes], np.float64)
-        if not per_symbol:
-            full = full.sum(axis=0, keepdims=True)
-        rows = series.rows
+        full = self.full if per_symbol else self.full.sum(axis=0, keepdims=True)
+        names = series.symbols
         return MoneyOutcomes(
-            symbols=series.symbols if per_symbol else ("",),
+            symbols=names if per_symbol else ("",),
             gains=sums[:, :, 0] * self.unit,
             losses=sums[:, :, 1] * self.unit,
             all_gains=full[:, 0] * self.unit,
             all_losses=full[:, 1] * self.unit,
-            censored={
-                name: one.censored / rows
-                for name, one in zip(series.symbols, self.stakes, strict=True)
-            },
+            censored=dict(zip(names, self.censored.tolist(), strict=True)),
             unit_weight=tuple(
-                name
-                for name, one in zip(series.symbols, self.stakes, strict=True)
-                if not one.has_notional
+                name for name, has in zip(names, self.has_notional, strict=True) if not has
             ),
         )
 
@@ -190,11 +205,29 @@ class StakesTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 def stakes_table(series: Series) -> StakesTable:
     """Return what was at stake, symbol by symbol."""
     known = _stakes.get(series)
-    if known is None:
-        unit = unit_of(series.columns)
-        stakes = tuple(stakes_of(columns, unit) for columns in series.columns)
-        known = _stakes[series] = StakesTable(unit=unit, stakes=stakes)
-    return known
+    if known is not None:
+        return known
+    unit, symbols = unit_of(series.columns), len(series.symbols)
+    is_small = series.rows * symbols * 8 <= STAKES_MAX_BYTES
+    full, censored = np.zeros((symbols, 2)), np.zeros(symbols)
+    kept: dict[int, Stakes] = {}
+    has_notional = []
+    for symbol, columns in enumerate(series.columns):
+        stakes = stakes_of(columns, unit)
+        full[symbol] = _both(stakes.change)
+        censored[symbol] = stakes.censored / series.rows
+        has_notional.append(stakes.has_notional)
+        if is_small:
+            kept[symbol] = stakes
+    _stakes[series] = StakesTable(
+        unit=unit,
+        columns=series.columns,
+        kept=kept,
+        full=full,
+        censored=censored,
+        has_notional=tuple(has_notional),
+    )
+    return _stakes[series]
 
 
 def weighted_sums(series: Series, table: StakesTable, decisions: Decisions) -> Floats:
@@ -204,7 +237,8 @@ def weighted_sums(series: Series, table: StakesTable, decisions: Decisions) -> F
     Exact: whole units are added up by throttle, and weighted once.
     """
     sums = np.zeros((len(series.symbols), 2))
-    for symbol, stakes in enumerate(table.stakes):
+    for symbol in range(len(series.symbols)):
+        stakes = table.of(symbol)
         effective = decisions.effective_throttle(symbol)
         before = _held(effective, series.index, decisions.initial[symbol])
         for throttle in np.unique(before):

@@ -14,12 +14,15 @@ from msgspec.structs import replace
 from random_stories import policies, series
 
 from domain.errors import BadInput
+from domain.kernel import outcomes as outcomes_module
+from domain.kernel import plan
 from domain.kernel.decisions import decide_plain_series
 from domain.kernel.grid import PolicyGrid
 from domain.kernel.outcomes import MoneyOutcomes, StateOutcomes, state_outcomes_of
 from domain.policy import Policy, overlay_mapping
 from domain.windows import SymbolReadings, WindowReadings
 from feeds.kpi_file import open_kpi_file
+from replay import sweeping
 from replay.commands import commands_of_windows
 from replay.preparing import series_of_windows
 from replay.sweeping import Engine, Money, decide_series, sweep
@@ -195,3 +198,23 @@ def test_real_data_is_decided_as_the_core_decides_it(global_freeze_symbols: int)
             ours = sweep(real, chosen, money="symbols", engine=engine)
             same_states(ours.states, looped.states)
             same_money(ours.money, looped.money)
+
+
+def test_what_doesnt_fit_into_memory_at_once_comes_to_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chance = np.random.default_rng(5)
+    for money in MONEYS:
+        at_once = sweep(long_series(5, TROUBLES["with gaps"]), [Policy()], money=money)
+        with monkeypatch.context() as small:
+            small.setattr(sweeping, "PREFIX_MAX_BYTES", 1)
+            small.setattr(outcomes_module, "STAKES_MAX_BYTES", 1)
+            small.setattr(plan, "ROWS_MAX_BYTES", 1)
+            long = long_series(5, TROUBLES["with gaps"])
+            chosen = [Policy(), *(random_policy(chance, long.limit) for _ in range(5))]
+            by_symbol = sweep(long, chosen, money=money)
+        same_states(sweep(long, chosen).states, by_symbol.states)
+        assert by_symbol.money is not None
+        assert at_once.money is not None
+        np.testing.assert_allclose(by_symbol.money.gains[0], at_once.money.gains[0], rtol=1e-12)
+        np.testing.assert_allclose(by_symbol.money.losses[0], at_once.money.losses[0], rtol=1e-12)
