@@ -118,7 +118,11 @@ def open_meter(
     adoption: AdoptPolicy,
     clock: SystemClock,
 ) -> Meter:
-    """Return what a session's run is told to; with a server, it answers from now on."""
+    """
+    Return what a session's run is told to; `serve` lets the server answer.
+
+    Between the two whoever has figures of its own says so, that a scrape finds them from the start.
+    """
     if server is None:
         return NO_METER
     from projections.metrics import Metrics  # noqa: PLC0415
@@ -136,9 +140,15 @@ def open_meter(
         metrics.appended(stream, events, position=ledger.position(stream), at_ms=at_ms)
 
     session.watch(appended)
-    server.serve(metrics.page, metrics.health)
-    tell(f"metrics at {server.url}")
     return Meter(metrics)
+
+
+def serve(server: "MetricsServer | None", meter: Meter) -> None:
+    """Answer scrapes from now on, and say where, if anybody asked for it."""
+    if server is None or meter.metrics is None:
+        return
+    server.serve(meter.metrics.page, meter.metrics.health)
+    tell(f"metrics at {server.url}")
 
 
 def _listen(options: MetricsOptions) -> "MetricsServer":

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from cli.attendant import Attendant
 from cli.clock import SystemClock
 from cli.feeding import check_mock, open_live, open_series, past_windows
-from cli.metering import HISTORY, Meter, open_meter
+from cli.metering import HISTORY, Meter, open_meter, serve
 from cli.notify_options import check_notify
 from cli.options import fold_stream
 from cli.outputs import Outputs
@@ -139,6 +139,7 @@ def execute(
             shadows,
             manager,
         )
+        serve(metrics_server, meter)
         # It is called before the others: from here on a signal interrupts nothing any more.
         closing.callback(signals.ignore)
         if series is not None:
