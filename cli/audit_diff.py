@@ -14,6 +14,7 @@ from cli.audit_options import (
     known_at,
     now_ms,
     open_ledger,
+    symbol_option,
     write_form,
 )
 from cli.options import reads_ledger
@@ -38,7 +39,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
 @click.argument("second", metavar="T2")
 @reads_ledger
 @form_options
-def diff(first: str, second: str, **given: Any) -> None:
+@symbol_option("Leave out what is about another symbol alone.")
+def diff(first: str, second: str, symbol: str | None, **given: Any) -> None:
     """
     Compare policies, symbols and states at two times, each as it was known then.
 
@@ -57,10 +59,11 @@ def diff(first: str, second: str, **given: Any) -> None:
         )
     with open_ledger(given) as ledger:
         stream = audited(ledger, given)
+        stream.check_symbol(symbol)
         before, after = (known_at(stream, time_ms) for time_ms in times)
     if times[1] > stream.last_ms:
         warn(f"{stream.id} ends {format_time(stream.last_ms)}: nothing is known after that")
-    found = list(compare(before.state, after.state))
+    found = list(compare(before.state, after.state, symbol))
     if form is not None:
         write_form(Table("diff", COLUMNS, found), form, given)
         return

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from cli.options import choose_stream, fold_stream, ledger_to_read, reads_ledger
+from cli.options import choose_stream, fold_stream, json_option, ledger_to_read, reads_ledger
 from cli.tables import Form, Table, write_table
 from cli.texts import warn
 from cli.times import is_time_ago, parse_moment
@@ -111,6 +111,11 @@ def symbol_option(text: str) -> Callable[[_Command], _Command]:
 
 def form_options(command: _Command) -> _Command:
     """Give a command `--json`, `--csv`, `--parquet` and `--output`; see `form_of`."""
+    return table_options(json_option("Write one JSON object a row.")(command))
+
+
+def table_options(command: _Command) -> _Command:
+    """Give a command the forms of a table alone: `--csv`, `--parquet`, and `--output`."""
     for option in (
         click.option(
             "--output",
@@ -120,7 +125,6 @@ def form_options(command: _Command) -> _Command:
         ),
         click.option("--parquet", "as_parquet", is_flag=True, help="Write Parquet."),
         click.option("--csv", "as_csv", is_flag=True, help="Write CSV, no cell of it a formula."),
-        click.option("--json", "as_json", is_flag=True, help="Write one JSON object a row."),
     ):
         command = option(command)
     return command

@@ -17,6 +17,7 @@ from cli.audit_options import (
     form_options,
     now_ms,
     open_ledger,
+    symbol_option,
     write_form,
 )
 from cli.explained import kpi_text
@@ -61,7 +62,8 @@ class Shown(NamedTuple):
 @click.argument("what", metavar="WINDOW|POSITION")
 @reads_ledger
 @form_options
-def show(what: str, **given: Any) -> None:
+@symbol_option("Leave out what is about another symbol alone.")
+def show(what: str, symbol: str | None, **given: Any) -> None:
     """
     Show one window whole, event by event.
 
@@ -77,12 +79,14 @@ def show(what: str, **given: Any) -> None:
         else:
             stream = audited(ledger, given)
             asked = _version_of(stream, what)
+        stream.check_symbol(symbol)
         first, last = unit_of(ledger, stream.id, asked)
         shown = [
             Shown(record, _time_of(stream, record))
             for record in ledger.placed_records(stream.id, after=first - 1, up_to=last)
+            if symbol is None or symbol_of(record.event) in (None, symbol)
         ]
-        lines = [] if form is not None else list(_lines(stream, shown, asked))
+        lines = [] if form is not None else list(_lines(stream, shown, asked, symbol))
     if form is not None:
         write_form(Table("window", COLUMNS, shown), form, given)
     for line in lines:
@@ -134,7 +138,7 @@ def _time_of(stream: Audited, record: Record) -> int:
     return accounted_until(stream.ledger, stream.id, record.version) or stream.first_ms
 
 
-def _lines(stream: Audited, shown: list[Shown], asked: int) -> Iterator[str]:
+def _lines(stream: Audited, shown: list[Shown], asked: int, only: str | None) -> Iterator[str]:
     yield f"{stream.id}  {_title(shown)}"
     for record, at_ms in shown:
         mark = ">" if record.version == asked else " "
@@ -144,14 +148,16 @@ def _lines(stream: Audited, shown: list[Shown], asked: int) -> Iterator[str]:
         if isinstance(event, KpiObserved):
             before = stream.ledger.stream(stream.id, version=record.version - 1).state
             for symbol in event.symbols:
-                yield from _symbol_lines(before.policy, symbol)
+                if only in (None, symbol.memory.symbol):
+                    yield from _symbol_lines(before.policy, symbol)
             yield (
                 f"    after it: {event.ok_windows} OK and {event.warn_windows} WARN windows in a "
                 f"row; content {event.content}"
             )
         if isinstance(event, GapObserved):
             for memory in event.memories:
-                yield f"    {_memory_text(memory)}"
+                if only in (None, memory.symbol):
+                    yield f"    {_memory_text(memory)}"
 
 
 def _title(shown: list[Shown]) -> str:

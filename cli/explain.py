@@ -4,7 +4,7 @@
 Source: issue 5, `live explain`.
 """
 
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import click
 from msgspec.structs import replace
@@ -12,18 +12,53 @@ from msgspec.structs import replace
 from cli.audit_options import (
     TIMES_HELP,
     audited,
+    form_of,
     known_at,
     now_ms,
     open_ledger,
     symbol_option,
+    table_options,
+    write_form,
 )
 from cli.explained import show_explanation
 from cli.options import json_option, reads_ledger
+from cli.tables import Column, Form, Kind, Table
 from cli.texts import to_json
 from cli.times import parse_moment
 from domain.errors import BadInput, CannotTell
+from domain.windows import parse_time
 from projections.explaining import explain as explain_stream
-from projections.explanation import Explanation
+from projections.explanation import Explanation, KpiView, SymbolExplanation
+
+
+class ExplainedKpi(NamedTuple):
+    """A row of the explanation as a table: a KPI of a symbol."""
+
+    view: Explanation
+    symbol: SymbolExplanation
+    kpi: KpiView
+
+
+COLUMNS: Final[tuple[Column, ...]] = (
+    Column("version", Kind.COUNT, lambda row: row.view.ledger.version),
+    Column("position", Kind.COUNT, lambda row: row.view.ledger.position),
+    Column("at", Kind.TIME, lambda row: parse_time(row.view.at)),
+    Column("stale", Kind.FLAG, lambda row: row.view.stale),
+    Column("window_start", Kind.TIME, lambda row: parse_time(row.view.window.start)),
+    Column("state", Kind.TEXT, lambda row: row.view.state),
+    Column("symbol", Kind.TEXT, lambda row: row.symbol.symbol),
+    Column("per_symbol_throttle", Kind.NUMBER, lambda row: row.symbol.per_symbol_throttle),
+    Column("effective_throttle", Kind.NUMBER, lambda row: row.symbol.effective_throttle),
+    Column("kpi", Kind.TEXT, lambda row: row.kpi.kpi),
+    Column("value", Kind.NUMBER, lambda row: row.kpi.value),
+    Column("arrived", Kind.TEXT, lambda row: row.kpi.arrived),
+    Column("breached_when", Kind.TEXT, lambda row: row.kpi.breached_when),
+    Column("threshold", Kind.NUMBER, lambda row: row.kpi.threshold),
+    Column("headroom", Kind.NUMBER, lambda row: row.kpi.headroom),
+    Column("verdict", Kind.TEXT, lambda row: row.kpi.verdict),
+    Column("excused", Kind.FLAG, lambda row: row.kpi.excused),
+    Column("no_data_windows", Kind.COUNT, lambda row: row.kpi.no_data_windows),
+)
 
 
 @click.command()
@@ -43,13 +78,13 @@ from projections.explanation import Explanation
     type=click.IntRange(min=0, max=1_000_000),
     help="How many windows after it a what-if replays. [default: 1440]",
 )
-@json_option()
+@table_options
+@json_option("Print JSON, all of it; CSV and Parquet have a row a symbol and KPI.")
 def explain(
     at: str | None,
     symbol: str | None,
     changes: tuple[str, ...],
     windows: int | None,
-    as_json: bool,
     **given: Any,
 ) -> None:
     """
@@ -63,6 +98,11 @@ def explain(
     """
     if windows is not None and not changes:
         raise BadInput("--windows: expected --what-if with it")
+    form = form_of(given)
+    if form is Form.JSON and given["output"] is not None:
+        raise BadInput("--output: expected --csv or --parquet with it")
+    if changes and form in (Form.CSV, Form.PARQUET):
+        raise BadInput(f"--{form}: expected no --what-if with it; --json has all of that")
     with open_ledger(given) as ledger:
         stream = audited(ledger, given)
         stream.check_symbol(symbol)
@@ -72,15 +112,19 @@ def explain(
         if changes:
             from cli.what_if import explain_what_if  # noqa: PLC0415 - only who asks for it
 
-            explain_what_if(stream, known, changes, symbol, windows, as_json=as_json)
+            explain_what_if(stream, known, changes, symbol, windows, as_json=form is Form.JSON)
             return
         view = explain_stream(ledger, known, at_ms)
     if symbol is not None:
         view = of_symbol(view, symbol)
-    if as_json:
-        click.echo(to_json(view))
-    else:
-        show_explanation(view, in_detail=symbol is not None)
+    match form:
+        case None:
+            show_explanation(view, in_detail=symbol is not None)
+        case Form.JSON:
+            click.echo(to_json(view))
+        case _:
+            rows = [ExplainedKpi(view, one, kpi) for one in view.symbols for kpi in one.kpis]
+            write_form(Table("explanation", COLUMNS, rows), form, given)
     if view.stale:
         raise CannotTell(
             f"STALE at {view.at}: the last window known then ended {view.window.end}; "

@@ -97,9 +97,9 @@ def artifacts_option() -> Callable[[_Command], _Command]:
     )
 
 
-def json_option() -> Callable[[_Command], _Command]:
+def json_option(text: str = "Print JSON.") -> Callable[[_Command], _Command]:
     """Return `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    return click.option("--json", "as_json", is_flag=True, help=text)
 
 
 def ledger_to_read(given: str | None) -> LedgerLocation:

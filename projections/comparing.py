@@ -33,22 +33,30 @@ class Difference(msgspec.Struct, frozen=True):
     loosens: bool = False
 
 
-def compare(before: State, after: State) -> Iterator[Difference]:
-    """Yield every difference between two states of one stream, the policy first."""
-    yield from _policies(before, after)
+def compare(before: State, after: State, symbol: str | None = None) -> Iterator[Difference]:
+    """
+    Yield every difference between two states of one stream, the policy first.
+
+    Args:
+        symbol: leave out what is about another one alone.
+    """
+    yield from _policies(before, after, symbol)
     yield from _different("state", _state_texts(before), _state_texts(after))
-    yield from _different("symbol", _symbol_texts(before), _symbol_texts(after))
-    yield from _different("override", _override_texts(before), _override_texts(after))
+    yield from _different("symbol", _symbol_texts(before, symbol), _symbol_texts(after, symbol))
+    overrides = (_override_texts(before, symbol), _override_texts(after, symbol))
+    yield from _different("override", *overrides)
     counts = [msgspec.structs.asdict(state.counts) for state in (before, after)]
     yield from _different("count", counts[0], counts[1])
 
 
-def _policies(before: State, after: State) -> Iterator[Difference]:
+def _policies(before: State, after: State, symbol: str | None) -> Iterator[Difference]:
     command = AdoptPolicy(
         window=0, policy=after.policy, symbols=after.symbol_names, profile=after.profile
     )
     for change in adoption_changes(before, command):
-        yield Difference("policy", change.key, change.before, change.after, change.loosens)
+        own = change.key.startswith(f"symbols.{symbol}.")
+        if symbol is None or own or not change.key.startswith("symbols."):
+            yield Difference("policy", change.key, change.before, change.after, change.loosens)
     if before.policy_hash != after.policy_hash:
         old, new = (state.policy_hash[:HASH_SHOWN] for state in (before, after))
         yield Difference("policy", "hash", old, new)
@@ -81,10 +89,12 @@ def _state_texts(state: State) -> dict[str, Any]:
     }
 
 
-def _symbol_texts(state: State) -> dict[str, Any]:
+def _symbol_texts(state: State, symbol: str | None) -> dict[str, Any]:
     effective = state.effective_throttles()
     texts: dict[str, Any] = {}
     for memory in state.symbols:
+        if symbol not in (None, memory.symbol):
+            continue
         texts |= {
             f"{memory.symbol} may trade": effective[memory.symbol],
             f"{memory.symbol} KPI-based": memory.throttle,
@@ -99,5 +109,9 @@ def _symbol_texts(state: State) -> dict[str, Any]:
     return texts
 
 
-def _override_texts(state: State) -> dict[str, Any]:
-    return {override.id: override_text(override) for override in state.overrides_in_force}
+def _override_texts(state: State, symbol: str | None) -> dict[str, Any]:
+    return {
+        override.id: override_text(override)
+        for override in state.overrides_in_force
+        if symbol is None or override.symbol in (None, symbol)
+    }

@@ -204,6 +204,23 @@ def test_two_times_are_compared(story: Story) -> None:
     assert same[-1] == "nothing differs"
 
 
+def test_one_symbol_alone_is_compared_and_shown(story: Story) -> None:
+    times = ("2026-01-05T14:02", "2026-01-05T14:03")
+    rows = rows_of("audit", "diff", *times, "--symbol", "ETHUSDT")
+    symbols = {row["key"] for row in rows if row["section"] == "symbol"}
+    assert symbols
+    assert all(key.startswith("ETHUSDT ") for key in symbols)
+    assert ("state", "state") in {(row["section"], row["key"]) for row in rows}
+    shown = rows_of("audit", "show", "v5", "--symbol", "ETHUSDT")
+    assert {row["symbol"] for row in shown} == {None, "ETHUSDT"}
+    lines = lines_of("audit", "show", "v5", "--symbol", "ETHUSDT")
+    assert any(line.startswith("    ETHUSDT KPI-based") for line in lines)
+    assert not any(line.startswith("    BTCUSDT KPI-based") for line in lines)
+    for command in (("show", "v5"), ("diff", *times)):
+        outcome = ask("audit", *command, "--symbol", "SOLUSDT")
+        assert (outcome.code, "--symbol: dev:bybit has BTCUSDT" in outcome.err) == (2, True)
+
+
 def test_two_policies_are_compared_and_what_loosens_is_said(folder: Path) -> None:
     golden("incident-1", folder)
     between = rows_of("audit", "diff", "2026-01-05T00:20", "2026-01-05T00:42")

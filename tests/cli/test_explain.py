@@ -1,5 +1,7 @@
 """`live explain`: why, since when, and how far the way out is, as it was known then."""
 
+import csv
+import io
 import json
 import shutil
 import sqlite3
@@ -7,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from audit_support import ask, lines_of, store, stored
 from decider_spec import BTC, CRIT, ETH, NO_FILLS, SHORT, WARN, at, profile, readings
@@ -105,6 +108,41 @@ def test_the_text_says_the_same(folder: Path) -> None:
         "p95_latency_ms     360          at most 350: WARN, 10 beyond",
         "anomaly_score      0.5          at most 2.0: OK, 1.5 of room",
     ]
+
+
+def test_csv_and_parquet_have_a_row_for_each_symbol_and_kpi(folder: Path) -> None:
+    view = explained(incident(), 9.5)
+    asked = ("explain", "--at", "2026-01-05T14:09:30")
+    outcome = ask(*asked, "--csv")
+    assert outcome.code == 0, outcome.err
+    rows = list(csv.DictReader(io.StringIO(outcome.out)))
+    of_json = [(one["symbol"], kpi["kpi"]) for one in view["symbols"] for kpi in one["kpis"]]
+    assert [(found["symbol"], found["kpi"]) for found in rows] == of_json
+    assert {(found["state"], found["stale"], found["at"]) for found in rows} == {
+        ("FROZEN", "false", "2026-01-05T14:09:30Z")
+    }
+    assert int(rows[0]["version"]) == view["ledger"]["version"]
+    assert ask(*asked, "--parquet", "--output", "e.parquet").code == 0
+    written = pq.read_table("e.parquet").to_pylist()
+    assert [found["threshold"] for found in written] == [float(row["threshold"]) for row in rows]
+    alone = ask(*asked, "--csv", "--symbol", "ETHUSDT").out
+    assert {found["symbol"] for found in csv.DictReader(io.StringIO(alone))} == {"ETHUSDT"}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--csv", "--what-if", "risk_ratio=0.3"), "--csv: expected no --what-if with it"),
+        (("--csv", "--json"), "expected one of --json, --csv"),
+        (("--json", "--output", "e.json"), "--output: expected --csv or --parquet with it"),
+    ],
+)
+def test_forms_that_do_not_go_together_are_refused(
+    folder: Path, options: tuple[str, ...], told: str
+) -> None:
+    stored(incident())
+    outcome = ask("explain", "--at", "2026-01-05T14:09", *options)
+    assert (outcome.code, told in outcome.err) == (2, True), outcome.err
 
 
 def test_active_says_what_would_lead_out_of_it(folder: Path) -> None:
