@@ -36,6 +36,7 @@ RATE_INTERVAL: Final = "2s"
 WAIT_SEC: Final = 120.0
 WIDTH, HEIGHT, SCALE = 240, 110, 1.0
 COLUMNS: Final = 3
+VERDICT_COLOURS: Final = {"OK": "#2e7d32", "WARN": "#f9a825", "CRIT": "#c62828"}
 COLOURS: Final = 48
 
 PICTURES: Final = {
@@ -91,7 +92,9 @@ def panel_chart(panel: Panel, rows: list[dict[str, Any]]) -> Any:
     shared = {
         "x": alt.X("elapsed:Q", title="seconds"),
         "y": alt.Y("reading:Q", title=None if panel.unit == "none" else panel.unit),
-        "color": alt.Color("series:N", title=None, legend=alt.Legend(labelFontSize=8)),
+        "color": alt.Color(
+            "series:N", title=None, legend=alt.Legend(labelFontSize=8), scale=_scale_of(rows)
+        ),
     }
     if panel.kind == "heatmap":
         return base.mark_rect(width=4).encode(
@@ -105,6 +108,14 @@ def panel_chart(panel: Panel, rows: list[dict[str, Any]]) -> Any:
     return base.mark_line(interpolate="step-after", strokeWidth=1.5).encode(
         **shared, strokeDash=dash
     )
+
+
+def _scale_of(rows: list[dict[str, Any]]) -> Any:
+    """Return the colours of verdicts where the series are some; else the library's own."""
+    names = {row["series"] for row in rows}
+    if not names or not names <= VERDICT_COLOURS.keys():
+        return alt.Undefined
+    return alt.Scale(domain=[*VERDICT_COLOURS], range=[*VERDICT_COLOURS.values()])
 
 
 def rows_of(panel: Panel, url: str, span: Span) -> list[dict[str, Any]]:
