@@ -101,11 +101,17 @@ class _Bounded:
         return _BoundedSocket(sock, self._deadline)
 
     def can_read(self, timeout: float = 0) -> bool:
-        """Return whether the connection, before it is used again, holds what isn't ours."""
-        sock = cast("Any", self)._sock
-        if sock is not None and sock.has_unasked():
-            return True
-        return bool(cast("Any", super()).can_read(timeout))
+        """
+        Return whether the connection, before it is used again, holds what isn't ours.
+
+        The library would poll the file beside that, and take for data a session ticket that came
+        just then: a new TLS connection would be refused by chance.
+        """
+        connection = cast("Any", self)
+        if connection._sock is None:
+            return bool(cast("Any", super()).can_read(timeout))
+        reader = connection._parser._reader
+        return bool(connection._sock.has_unasked() or (reader is not None and reader.has_data()))
 
 
 class _Dialled(Connection):

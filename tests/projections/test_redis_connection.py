@@ -40,6 +40,18 @@ def test_tls_with_a_known_authority_works_in_prod(server: Server, tmp_path: Path
         assert server.value("state") == "ACTIVE"
 
 
+def test_session_tickets_that_come_after_the_greeting_are_no_data(
+    server: Server, tmp_path: Path
+) -> None:
+    """Whether they come before a new connection is looked at or just then is chance."""
+    authority = Authority(tmp_path, "known")
+    with proxied(server.port, authority.context()) as proxy:
+        url = f"rediss://127.0.0.1:{proxy.port}?ssl_ca_certs={authority.file}"
+        for _ in range(50):
+            with connected(url, env="prod", timeout_sec=5.0) as connection:
+                assert connection.ping()
+
+
 def test_tls_with_an_unknown_authority_is_down(server: Server, tmp_path: Path) -> None:
     known, unknown = Authority(tmp_path, "known"), Authority(tmp_path, "unknown")
     with proxied(server.port, unknown.context()) as proxy:
