@@ -34,6 +34,7 @@ from cli.publishing import hold
 from domain.events import Override, OverrideApplied, OverrideEnded, OverrideKind
 from ledger.inbox import Clearance, Inbox, Request
 from ledger.location import LedgerLocation
+from ledger.lock import stream_holder
 
 STATE = "dev:bybit:live:state"
 HOLD = "dev:bybit:live:hold"
@@ -330,7 +331,9 @@ def test_a_request_that_a_killed_runner_had_applied_is_not_applied_twice(
         inbox.put(Request(id=freeze.id, override=freeze))
         assert broken.process.wait(30) == -signal.SIGKILL
     assert applied(tmp_path) == ["1-first"]
+    location = LedgerLocation(tmp_path / "l.sqlite")
     with Run(tmp_path, *options) as run:
+        wait_for(lambda: stream_holder(location, "dev:bybit"), "a runner that holds the stream")
         wait_for(lambda: server.get(STATE) == "FROZEN", "FROZEN")
         wait_for(lambda: not inbox.pending(), "the answer")
         done(tmp_path, "clear", "1-first")
